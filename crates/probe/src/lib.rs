@@ -1,0 +1,80 @@
+//! Does jobs: the kinds of check. The only crate that opens sockets to sites.
+//!
+//! To add a check kind: write `src/<name>.rs` (or a folder) exporting `KIND`, then add its two lines below.
+
+pub mod http;
+pub mod memory;
+pub mod policy;
+mod shared;
+
+pub use shared::{Shared, SharedOptions};
+
+use async_trait::async_trait;
+use sitemon_model::tree::{Faults, Fields};
+use sitemon_model::{Job, Observation, Site};
+use sitemon_plugin::Plugin;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All kinds of check; the first is the default.
+pub const KINDS: &[Kind] = &[http::KIND];
+
+/// A kind of check as it stands in the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// As in the configuration.
+    pub name: &'static str,
+    /// One sentence for the reference.
+    pub about: &'static str,
+    /// Reads the kind's own keys of a site (for `http`: `request` and `expect`), noting each fault; takes only
+    /// those, and does not finish the map. Needs no network.
+    pub parse: fn(&mut Fields<'_>, &Common, &mut Faults) -> Option<Arc<dyn Check>>,
+    /// Checks that a site's URL is one that this kind can check; the message says what was expected.
+    pub validate_url: fn(&str) -> Result<(), String>,
+    /// The JSON Schema of the kind's own keys: a map of property name to schema.
+    pub schema: fn() -> serde_json::Map<String, serde_json::Value>,
+}
+
+/// What a kind's `parse` may need of a site's other keys.
+#[derive(Debug, Clone, Default)]
+pub struct Common {
+    /// Of the whole check.
+    pub timeout: Duration,
+    /// The plugins that look at the content.
+    pub plugins: Vec<Arc<dyn Plugin>>,
+    /// Whether the site's URL has a secure scheme, where it is known.
+    pub secure: Option<bool>,
+}
+
+/// A check with its options, compiled. Shared by all sites that are configured alike.
+#[async_trait]
+pub trait Check: Send + Sync + Debug {
+    /// Does a job. Always an observation, whatever went wrong; in bounded time (the timeout) and memory.
+    async fn check(&self, task: Task<'_>) -> Observation;
+
+    /// What `limits.checks_in_flight_per_host` counts by: the URL's host and port.
+    fn host(&self, url: &str) -> Box<str>;
+
+    /// The plugins that look at the content.
+    fn plugins(&self) -> &[Arc<dyn Plugin>];
+
+    /// The kind's own keys in native form, defaults filled in, secrets hidden.
+    fn show(&self) -> serde_json::Map<String, serde_json::Value>;
+}
+
+/// What a check is given to do its job.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// What is watched.
+    pub site: &'a Site,
+    /// Its slot, and why.
+    pub job: &'a Job,
+    /// Where this checker runs.
+    pub location: &'a Arc<str>,
+    /// What the checks of one runtime share: resolvers, roots, idle connections, the memory bound.
+    pub shared: &'a Arc<Shared>,
+    /// `Verdict::fingerprint` of the last observation that the checker knows; 0 after a start. Evidence is
+    /// attached where the new one differs.
+    pub last: u64,
+}

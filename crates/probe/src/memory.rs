@@ -1,0 +1,1 @@
+//! The bound on what all running checks hold in memory: `limits.memory`.

@@ -1,0 +1,1 @@
+//! The plan: every site's next slot, and what is due now.

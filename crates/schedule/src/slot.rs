@@ -1,0 +1,1 @@
+//! The slots of a site: aligned to the epoch, shifted by a hash of its name. Part of the interface.

@@ -1,0 +1,1 @@
+//! Watches web sites: the command line, the configuration and the roles.

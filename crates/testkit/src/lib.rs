@@ -1,0 +1,1 @@
+//! Faulty sites, faulty networks and names, for tests and demonstrations.
