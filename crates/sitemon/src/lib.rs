@@ -1,1 +1,3 @@
-//! Watches web sites: the command line, the configuration and the roles.
+//! The binary's parts: command line, configuration, roles. The only crate that knows all the others.
+
+pub mod config;

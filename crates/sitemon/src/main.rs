@@ -1,2 +1,2 @@
-//! The binary.
+//! Watches web sites.
 fn main() {}
