@@ -5,6 +5,7 @@
 //! key, a key a partition, a message in a partition an offset; a reader is assigned partitions, says where it
 //! begins, and acknowledges up to an offset.
 
+pub mod conformance;
 mod local;
 
 use async_trait::async_trait;

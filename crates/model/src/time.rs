@@ -26,11 +26,13 @@ impl Timestamp {
     }
 
     /// The start of the span of `width` microseconds (an hour, a day) that holds this instant.
+    #[must_use]
     pub const fn floor(self, width: i64) -> Self {
         Self(self.0.div_euclid(width).saturating_mul(width))
     }
 
     /// This instant moved by `micros`, held at the ends of the range.
+    #[must_use]
     pub const fn plus(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros))
     }

@@ -1,5 +1,6 @@
 //! Durations and sizes as people write them: `250ms`, `1m30s`, `14d`, `64KiB`, `10MB`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The units of a duration, longest first, with their microseconds. A year has 365 days.
@@ -67,7 +68,7 @@ pub fn show_duration(duration: Duration) -> String {
     let mut shown = String::new();
     for (unit, scale) in &DURATION_UNITS[1..] {
         if left >= *scale {
-            shown.push_str(&format!("{}{unit}", left / scale));
+            let _ = write!(shown, "{}{unit}", left / scale);
             left %= scale;
         }
     }
@@ -77,7 +78,7 @@ pub fn show_duration(duration: Duration) -> String {
 /// Shows a size so that [`parse_size`] reads the same again: `64KiB`, `1MiB`, `1500`.
 pub fn show_size(bytes: u64) -> String {
     for (unit, scale) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= scale && bytes % scale == 0 {
+        if bytes >= scale && bytes.is_multiple_of(scale) {
             return format!("{}{unit}", bytes / scale);
         }
     }
