@@ -201,7 +201,7 @@ impl Bus for Local {
         entry.members.push(member);
         drop(state);
         queue.changed.notify_waiters();
-        Ok(Box::new(Member { bus: self.clone(), topic, group: group.to_owned(), member }))
+        Ok(Box::new(Member { bus: self.clone(), topic, group: group.to_owned(), number: member }))
     }
 
     async fn close(&self) {
@@ -223,7 +223,7 @@ struct Member {
     bus: Local,
     topic: Topic,
     group: String,
-    member: u64,
+    number: u64,
 }
 
 impl Member {
@@ -231,20 +231,20 @@ impl Member {
     fn poll(&self, state: &mut State) -> Option<Event> {
         let State { logs, groups, closed, .. } = state;
         let group = groups.get_mut(&self.group)?;
-        let mine = |share: &Share| share.owner == Some(self.member);
+        let mine = |share: &Share| share.owner == Some(self.number);
 
         let assigned =
-            group.which(|group, index, share| share.owner.is_none() && group.wanted(index) == Some(self.member));
+            group.which(|group, index, share| share.owner.is_none() && group.wanted(index) == Some(self.number));
         if !assigned.is_empty() {
             let assigned = assigned.into_iter().map(|index| {
                 let share = &mut group.partitions[index];
                 *share =
-                    Share { owner: Some(self.member), acknowledged: share.acknowledged.take(), ..Share::default() };
+                    Share { owner: Some(self.number), acknowledged: share.acknowledged.take(), ..Share::default() };
                 Assignment { partition: index as Partition, acknowledged: share.acknowledged.clone() }
             });
             return Some(Event::Assigned(assigned.collect()));
         }
-        let revoked = group.which(|group, index, share| mine(share) && group.wanted(index) != Some(self.member));
+        let revoked = group.which(|group, index, share| mine(share) && group.wanted(index) != Some(self.number));
         if !revoked.is_empty() {
             for &index in &revoked {
                 group.partitions[index].leaving = true;
@@ -253,7 +253,7 @@ impl Member {
         }
         for (index, log) in logs.iter().enumerate() {
             let share = &mut group.partitions[index];
-            let Some(first) = share.read_to.filter(|_| share.owner == Some(self.member)) else { continue };
+            let Some(first) = share.read_to.filter(|_| share.owner == Some(self.number)) else { continue };
             if first < log.end() {
                 let skip = (first - log.base) as usize;
                 let messages: Vec<Message> = log.messages.range(skip..).take(BATCH_MESSAGES).cloned().collect();
@@ -270,7 +270,7 @@ impl Member {
     /// Partitions that were revoked are free once their owner comes back for more.
     fn release(&self, state: &mut State) -> bool {
         let Some(group) = state.groups.get_mut(&self.group) else { return false };
-        let leaving = group.which(|_, _, share| share.owner == Some(self.member) && share.leaving);
+        let leaving = group.which(|_, _, share| share.owner == Some(self.number) && share.leaving);
         for &index in &leaving {
             let share = &mut group.partitions[index];
             *share = Share { acknowledged: share.acknowledged.take(), ..Share::default() };
@@ -283,7 +283,7 @@ impl Member {
         let not_ours = BusError::NotAssigned(partition);
         let share = state.groups.get_mut(&self.group).and_then(|group| group.partitions.get_mut(partition as usize));
         match (share, state.logs.get_mut(partition as usize)) {
-            (Some(share), Some(log)) if share.owner == Some(self.member) => Ok((share, log)),
+            (Some(share), Some(log)) if share.owner == Some(self.number) => Ok((share, log)),
             _ => Err(not_ours),
         }
     }
@@ -367,9 +367,9 @@ impl Drop for Member {
         let queue = self.bus.queue(self.topic);
         let mut state = queue.lock();
         if let Some(group) = state.groups.get_mut(&self.group) {
-            group.members.retain(|member| *member != self.member);
+            group.members.retain(|member| *member != self.number);
             for share in &mut group.partitions {
-                if share.owner == Some(self.member) {
+                if share.owner == Some(self.number) {
                     *share = Share { acknowledged: share.acknowledged.take(), ..Share::default() };
                 }
             }
