@@ -1,0 +1,26 @@
+# The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench soak
+
+# How long and how large `make soak` is.
+MINUTES ?= 5
+SITES ?= 1000
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: ## watch the sites of sitemon.yaml, database in data/
+	@scripts/run
+
+test: ## everything that is tested; installs what the tests need and says so
+	@scripts/test
+
+lint: ## format, clippy, shellcheck, dependencies, invariants
+	@scripts/lint
+
+bench: ## processor time of a check, beside an aiohttp client in the same run
+	@scripts/bench
+
+soak: ## real web servers for a while: make soak MINUTES=5 SITES=1000
+	@scripts/soak --minutes $(MINUTES) --sites $(SITES)

@@ -1,0 +1,3 @@
+//! Tests of the whole from outside: one binary, so that it is linked once.
+
+mod house;
