@@ -1,6 +1,9 @@
 //! The check kind `http`, cut into phases each of which takes what the one before gave:
 //! `resolve`, `connect`, (`proxy`,) `tls`, `exchange`, then `judge`, which is pure.
 
+pub mod body;
+pub mod evidence;
+pub mod judge;
 pub mod spec;
 
 use crate::{Check, Common, Kind};
