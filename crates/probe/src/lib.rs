@@ -10,7 +10,7 @@ mod shared;
 pub use shared::{Shared, SharedOptions};
 
 use async_trait::async_trait;
-use sitemon_model::tree::{Faults, Fields};
+use sitemon_model::tree::{Faults, Fields, Place};
 use sitemon_model::{Job, Observation, Site};
 use sitemon_plugin::Plugin;
 use std::fmt::Debug;
@@ -45,6 +45,42 @@ pub struct Common {
     pub plugins: Vec<Arc<dyn Plugin>>,
     /// Whether the site's URL has a secure scheme, where it is known.
     pub secure: Option<bool>,
+    /// Reads the files that the keys name.
+    pub files: Files,
+}
+
+/// Reads a file that a configuration names, or says why it cannot. Only who reads configurations touches the
+/// file system, and so hands in how; a relative path is relative to the file in which it stands, and that is
+/// told by its place.
+#[derive(Clone)]
+pub struct Files(Arc<ReadFile>);
+
+type ReadFile = dyn Fn(Place, &str) -> Result<Arc<[u8]>, String> + Send + Sync;
+
+impl Files {
+    /// Reads by this function.
+    pub fn new(read: impl Fn(Place, &str) -> Result<Arc<[u8]>, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The content of the file at a path that stands at a place. The message of an error says what is wrong
+    /// with the file.
+    pub fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
+        (self.0)(place, path)
+    }
+}
+
+impl Default for Files {
+    /// Refuses every file.
+    fn default() -> Self {
+        Self::new(|_, path| Err(format!("cannot read {path}: no files are read here")))
+    }
+}
+
+impl Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Files")
+    }
 }
 
 /// A check with its options, compiled. Shared by all sites that are configured alike.

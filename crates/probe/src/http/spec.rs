@@ -1,4 +1,15 @@
-//! The options of an HTTP check: `request` and `expect` of a site, typed, with their defaults.
+//! The options of an HTTP check: `request` and `expect` of a site, typed, with their defaults; read by
+//! [`parse`], shown by [`show`], described by [`schema`].
+
+mod parse;
+mod schema;
+mod show;
+#[cfg(test)]
+mod tests;
+
+pub use parse::{check_pattern, parse, validate_url};
+pub use schema::schema;
+pub use show::{HIDDEN, show};
 
 use sitemon_model::HttpVersion;
 use std::net::SocketAddr;
@@ -235,7 +246,7 @@ pub struct Pattern(pub Arc<str>);
 /// One expectation on a JSON body.
 #[derive(Debug, Clone)]
 pub struct ExpectJson {
-    /// The JSONPath (RFC 9535) as it was written.
+    /// The `JSONPath` (RFC 9535) as it was written.
     pub path_text: Arc<str>,
     /// The same, parsed.
     pub path: serde_json_path::JsonPath,
