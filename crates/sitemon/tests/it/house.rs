@@ -1,4 +1,5 @@
-//! The house is in order: every driver stands in its table, and every path that the documents name exists.
+//! The house is in order: every driver stands in its table, every path that the documents name exists,
+//! every cause has its advice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,4 +58,15 @@ fn every_path_that_the_documents_name_exists() {
         let missing: Vec<_> = paths.iter().filter(|path| !root().join(path).exists()).collect();
         assert!(missing.is_empty(), "{document} names what is not there: {missing:?}");
     }
+}
+
+#[test]
+fn every_cause_has_its_advice() {
+    let text = fs::read_to_string(root().join("docs/causes.md")).expect("docs/causes.md");
+    for code in sitemon_model::Code::ALL {
+        let row = format!("| `{code}` | {} | ", code.number());
+        assert!(text.contains(&row), "docs/causes.md has no row that begins with {row}");
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, sitemon_model::Code::ALL.len(), "docs/causes.md has rows of no cause");
 }

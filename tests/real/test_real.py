@@ -1,0 +1,32 @@
+"""The built binary against real servers: the short forms of what `make soak` and `make bench` do at length."""
+
+import bench
+import kill
+import real_input
+import scale
+import shortage
+
+
+def test_expected_slots_are_stored_and_in_the_servers_logs(folder):
+    real_input.run(folder, seconds=60, count=1000)
+
+
+def test_kill_9_loses_nothing_that_was_answered_a_second_before(folder):
+    kill.run(folder, rounds=20)
+
+
+def test_few_descriptors_never_make_a_site_down(folder):
+    shortage.few_files(folder)
+
+
+def test_no_ipv6_never_makes_a_site_down():
+    shortage.without_ipv6()
+
+
+def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
+    scale.run(folder)
+
+
+def test_a_check_costs_at_most_a_quarter_of_aiohttp(folder):
+    ratios = bench.run(folder, rounds=2, seconds=5, rates={"http": 500, "https": 100})
+    assert max(ratios.values()) <= 0.25, ratios
