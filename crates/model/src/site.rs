@@ -36,6 +36,9 @@ pub struct Spec {
     /// The kind's own keys (for `http`: `request`, `expect`) in native form, as they were configured, with
     /// what `defaults` gave. The kind's `parse` makes the check from them.
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// A hash of everything that makes the check, secrets and the contents of the files it names included:
+    /// where two are equal, sites are watched alike. A reload compares by it.
+    pub digest: u128,
 }
 
 /// A plugin that is asked for, with its options in native form.
