@@ -1,0 +1,63 @@
+//! One writer at a time: a lock on a file beside the database, which the kernel gives up with the process.
+//!
+//! Not on the database itself: SQLite's own locks come and go with each transaction, and readers and SQLite's
+//! tools shall not count.
+
+use crate::StoreError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "the lock is held as long as the file is open")] File);
+
+/// How often, and how long apart, the holder's name is looked for where it is not written yet.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The lock of a database: its path with `.lock` at the end.
+fn path_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Takes the lock for `command`, or says who has it.
+pub(super) fn take(database: &Path, command: &str) -> Result<Lock, StoreError> {
+    let path = path_of(database);
+    let refused = |error: std::io::Error| StoreError::Unusable(format!("cannot write {}: {error}", path.display()));
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
+    for _ in 0..LOOKS {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                let text = format!("{} {command}\n", std::process::id());
+                file.set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| file.write_all(text.as_bytes()))
+                    .map_err(refused)?;
+                return Ok(Lock(file));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(refused(error.into())),
+        }
+        let mut text = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+        if let Some((pid, command)) = text.trim_end().split_once(' ')
+            && let Ok(pid) = pid.parse()
+            && alive(pid)
+        {
+            return Err(StoreError::Held { path: database.to_owned(), command: command.to_owned(), pid });
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Err(StoreError::Unavailable(format!("{} is locked by a process that did not write its name", path.display())))
+}
+
+/// Whether the process exists; the name of a dead one is still in the file until its successor writes its own.
+fn alive(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}

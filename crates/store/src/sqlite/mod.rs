@@ -1,0 +1,225 @@
+//! `sqlite`: embedded, in one file, without a server.
+//!
+//! One thread of its own writes ([`writer`]); reads have connections of their own that never wait for it
+//! ([`read`]). Arrivals lie as rows of several observations ([`chunk`]).
+
+mod chunk;
+mod lock;
+mod read;
+mod schema;
+mod writer;
+
+use crate::{
+    Access, Advance, Config, Kind, Measures, Page, RollupQuery, Run, RunStart, Scan, SiteRecord, SiteRollup, Store,
+    StoreError, Upkeep, Upkept, Window,
+};
+use async_trait::async_trait;
+use read::Readers;
+use sitemon_model::tree::{Faults, Fields};
+use sitemon_model::{Observation, Timestamp};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use writer::Writer;
+
+/// `sqlite`
+pub const KIND: Kind =
+    Kind { name: "sqlite", about: "Embedded, in one file; one process writes, any number read.", parse, schema };
+
+/// The file where none is named.
+const PATH: &str = "sitemon.db";
+
+fn parse(fields: &mut Fields<'_>, base: &Path, faults: &mut Faults) -> Option<Box<dyn Config>> {
+    let path = match fields.take("path") {
+        None => PathBuf::from(PATH),
+        Some(at) => {
+            let text = at.str(faults)?;
+            if text.is_empty() {
+                at.expected(faults, "the path of a file");
+                return None;
+            }
+            PathBuf::from(text)
+        }
+    };
+    Some(Box::new(Options { path: base.join(path) }))
+}
+
+fn schema() -> serde_json::Map<String, serde_json::Value> {
+    let about = "The database's file; a relative path is relative to the file that it stands in.";
+    let path = serde_json::json!({"type": "string", "default": PATH, "minLength": 1, "description": about});
+    serde_json::Map::from_iter([("path".to_owned(), path)])
+}
+
+/// The keys of `store` with `kind: sqlite`.
+#[derive(Debug, Clone)]
+struct Options {
+    path: PathBuf,
+}
+
+#[async_trait]
+impl Config for Options {
+    fn kind(&self) -> &'static str {
+        KIND.name
+    }
+
+    fn show(&self) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::Map::from_iter([("path".to_owned(), self.path.to_string_lossy().into())])
+    }
+
+    async fn open(&self, access: Access) -> Result<Arc<dyn Store>, StoreError> {
+        let path = self.path.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let writer = match access {
+                Access::Read => None,
+                Access::Write(command) => Some(Writer::open(&path, command)?),
+            };
+            let readers = Readers::open(&path)?;
+            Ok(Sqlite { path, readers, writer })
+        });
+        Ok(Arc::new(joined(opened).await?))
+    }
+
+    async fn exists(&self) -> Result<bool, StoreError> {
+        match self.path.metadata() {
+            Ok(found) => Ok(found.len() > 0),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::Unusable(format!("cannot read {}: {error}", self.path.display()))),
+        }
+    }
+}
+
+/// The outcome of work on a thread for blocking work.
+async fn joined<T>(task: tokio::task::JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("the store's work was ended: {error}"))))
+}
+
+/// The store that is open.
+#[derive(Debug)]
+struct Sqlite {
+    path: PathBuf,
+    readers: Arc<Readers>,
+    writer: Option<Writer>,
+}
+
+impl Sqlite {
+    fn writer(&self) -> Result<&Writer, StoreError> {
+        let refused = || StoreError::Unusable(format!("{} is open for reading only", self.path.display()));
+        self.writer.as_ref().ok_or_else(refused)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut read::Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.readers.clone();
+        joined(tokio::task::spawn_blocking(move || readers.with(work))).await
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn append(&self, batch: Vec<Arc<Observation>>, advance: Option<Advance>) -> Result<(), StoreError> {
+        self.writer()?.run(move |state| state.append(&batch, advance.as_ref())).await
+    }
+
+    async fn position(&self, source: &str) -> Result<u64, StoreError> {
+        let source = source.to_owned();
+        self.read(move |reader| reader.position(&source)).await
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
+        let scan = scan.clone();
+        self.read(move |reader| reader.scan(&scan)).await
+    }
+
+    async fn latest(&self) -> Result<Vec<Arc<Observation>>, StoreError> {
+        self.read(read::Reader::latest).await
+    }
+
+    async fn rollups(&self, query: &RollupQuery) -> Result<Vec<SiteRollup>, StoreError> {
+        let query = query.clone();
+        self.read(move |reader| reader.rollups(&query)).await
+    }
+
+    async fn summary(&self, query: &Window) -> Result<Vec<SiteRollup>, StoreError> {
+        let query = query.clone();
+        self.read(move |reader| reader.summary(&query)).await
+    }
+
+    async fn sites(&self) -> Result<Vec<SiteRecord>, StoreError> {
+        self.read(|reader| reader.sites()).await
+    }
+
+    async fn save_sites(&self, origin: &str, sites: Vec<SiteRecord>) -> Result<(), StoreError> {
+        let origin = origin.to_owned();
+        self.writer()?.run(move |state| state.save_sites(&origin, &sites)).await
+    }
+
+    async fn maintain(&self, upkeep: Upkeep) -> Result<Upkept, StoreError> {
+        let _ = (self.writer()?, upkeep);
+        Ok(Upkept::default())
+    }
+
+    async fn begin_run(&self, run: &RunStart) -> Result<i64, StoreError> {
+        let run = run.clone();
+        self.writer()?.run(move |state| state.begin_run(&run)).await
+    }
+
+    async fn touch_run(&self, run: i64, at: Timestamp, ended: Option<&str>) -> Result<(), StoreError> {
+        let ended = ended.map(str::to_owned);
+        self.writer()?.run(move |state| state.touch_run(run, at, ended.as_deref())).await
+    }
+
+    async fn runs(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Run>, StoreError> {
+        self.read(move |reader| reader.runs(from, to)).await
+    }
+
+    async fn measure(&self) -> Result<Measures, StoreError> {
+        self.read(|reader| reader.measure()).await
+    }
+
+    async fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
+        self.readers.close();
+    }
+}
+
+/// What goes wrong inside; it gets the file's name where it leaves.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Sql(#[from] rusqlite::Error),
+    #[error("compression failed: {0}")]
+    Compression(#[from] std::io::Error),
+    #[error("damaged {0}")]
+    Damaged(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Error {
+    /// What it is to the caller. Locked, away and full is worth another try; the rest is not.
+    fn of(self, path: &Path) -> StoreError {
+        use rusqlite::ErrorCode as Code;
+        let shown = path.display();
+        match self {
+            Self::Store(error) => error,
+            Self::Damaged(what) => StoreError::Damaged(format!("{shown} is damaged: {what} cannot be read")),
+            Self::Compression(error) => StoreError::Unavailable(format!("cannot use {shown}: {error}")),
+            Self::Sql(error) => match error.sqlite_error_code() {
+                Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
+                    StoreError::Damaged(format!("{shown} is damaged, or no database: {error}"))
+                }
+                Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+                    StoreError::Unavailable(format!("{shown} is locked by another program"))
+                }
+                Some(Code::DiskFull) => StoreError::Unavailable(format!("no space left for {shown}")),
+                Some(Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen) => {
+                    StoreError::Unusable(format!("cannot write {shown}: {error}"))
+                }
+                _ => StoreError::Unavailable(format!("cannot use {shown}: {error}")),
+            },
+        }
+    }
+}
