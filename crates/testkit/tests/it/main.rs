@@ -1,0 +1,4 @@
+//! Each fault is really seen on the wire, by clients that are as raw as can be.
+
+mod client;
+mod sites;
