@@ -1,6 +1,7 @@
 """The built binary against real servers: the short forms of what `make soak` and `make bench` do at length."""
 
 import bench
+import earlier
 import kill
 import real_input
 import scale
@@ -30,3 +31,7 @@ def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
 def test_a_check_costs_at_most_a_quarter_of_aiohttp(folder):
     ratios = bench.run(folder, rounds=2, seconds=5, rates={"http": 500, "https": 100})
     assert max(ratios.values()) <= 0.25, ratios
+
+
+def test_files_of_the_earlier_systems_run_as_they_are(folder):
+    earlier.run(folder)
