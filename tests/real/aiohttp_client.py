@@ -11,6 +11,7 @@ import sqlite3
 import ssl
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 
@@ -31,7 +32,10 @@ async def main(plan):
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
     database.execute("CREATE TABLE observations (site TEXT, at REAL, status INTEGER, matched INTEGER, took REAL)")
-    sites = [(site["name"], site["url"], re.compile(site["pattern"].replace(r"\z", r"\Z").encode())) for site in plan["sites"]]
+    sites = [
+        (site["name"], site["url"], re.compile(site["pattern"].replace(r"\z", r"\Z").encode()))
+        for site in plan["sites"]
+    ]
     rows, running = [], set()
 
     async def check(session, name, url, pattern):
@@ -43,8 +47,8 @@ async def main(plan):
                 async for piece in answer.content.iter_any():
                     tail = tail[-200:] + piece
                 matched = pattern.search(tail) is not None
-        except (aiohttp.ClientError, asyncio.TimeoutError):
-            pass
+        except (TimeoutError, aiohttp.ClientError):
+            pass  # status 0 is the row of a failure
         rows.append((name, time.time(), status, matched, time.perf_counter() - begun))
 
     async def store():
@@ -73,4 +77,4 @@ async def main(plan):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.load(open(sys.argv[1]))))
+    asyncio.run(main(json.loads(Path(sys.argv[1]).read_text())))

@@ -107,7 +107,10 @@ def run(folder, rounds, seconds, rates):
                         "ca": str(authority.ca),
                         "database": str(folder / "baseline.db"),
                         "rate": rate,
-                        "sites": [{"name": s["name"], "url": s["url"], "pattern": s["expect"]["body"]["matches"][0]} for s in sites],
+                        "sites": [
+                            {"name": s["name"], "url": s["url"], "pattern": s["expect"]["body"]["matches"][0]}
+                            for s in sites
+                        ],
                     }
                 )
             )
@@ -115,7 +118,10 @@ def run(folder, rounds, seconds, rates):
             ours, theirs = (statistics.median(f[i] for f in found) for i in (0, 2))
             ratio = statistics.median(f[0] / f[2] for f in found)
             spread = ", ".join(f"{f[0] / f[2]:.3f}" for f in found)
-            print(f"| {scheme} | {found[0][1]:.0f} and {found[0][3]:.0f} | {ours:.0f} | {theirs:.0f} | {ratio:.3f} | {spread} |", flush=True)
+            print(
+                f"| {scheme} | {found[0][1]:.0f} and {found[0][3]:.0f} | {ours:.0f} | {theirs:.0f} | {ratio:.3f} | {spread} |",
+                flush=True,
+            )
             ratios[scheme] = ratio
     return ratios
 

@@ -1,7 +1,7 @@
 """What all tests from outside have: a folder of their own, and their figures in the report."""
 
-from pathlib import Path
 import tempfile
+from pathlib import Path
 
 import pytest
 

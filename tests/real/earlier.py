@@ -98,4 +98,3 @@ def run(folder):
         requests = nginx.requests()
         assert len(requests) >= checks, f"{checks} stored, {len(requests)} in the server's log"
         print(f"three files, {checks} observations, all up; bad entries told, the others ran")
-

@@ -109,7 +109,9 @@ class Process:
         end = time.monotonic() + seconds
         while not done():
             if self.process.poll() is not None:
-                raise AssertionError(f"{self.name} ended with {self.process.returncode} before {what}:\n{self.said()[-3000:]}")
+                raise AssertionError(
+                    f"{self.name} ended with {self.process.returncode} before {what}:\n{self.said()[-3000:]}"
+                )
             if time.monotonic() > end:
                 raise AssertionError(f"{self.name}: no {what} within {seconds} s:\n{self.said()[-3000:]}")
             time.sleep(0.005)
@@ -211,7 +213,9 @@ class Authority:
         self.folder = folder
         self.ca, self.chain, self.key = folder / "ca.pem", folder / "chain.pem", folder / "key.pem"
         self._issue("ca", "secp384r1", None, "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign")
-        self._issue("middle", "secp384r1", "ca", "basicConstraints=critical,CA:true,pathlen:0\nkeyUsage=critical,keyCertSign")
+        self._issue(
+            "middle", "secp384r1", "ca", "basicConstraints=critical,CA:true,pathlen:0\nkeyUsage=critical,keyCertSign"
+        )
         self._issue(
             "leaf",
             "prime256v1",
@@ -230,22 +234,42 @@ class Authority:
         (self.folder / f"{name}.ext").write_text(extensions)
         self._openssl("ecparam", "-name", curve, "-genkey", "-noout", "-out", f"{name}-key.pem")
         self._openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/CN=test {name}", "-out", f"{name}.csr")
-        by = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}-key.pem", "-CAcreateserial"] if issuer else ["-signkey", "ca-key.pem"]
-        self._openssl("x509", "-req", "-in", f"{name}.csr", *by, "-days", "90", "-sha384", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
+        by = (
+            ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}-key.pem", "-CAcreateserial"]
+            if issuer
+            else ["-signkey", "ca-key.pem"]
+        )
+        self._openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            *by,
+            "-days",
+            "90",
+            "-sha384",
+            "-extfile",
+            f"{name}.ext",
+            "-out",
+            f"{name}.pem",
+        )
 
 
 # Names
 
 
 class Names(threading.Thread):
-    """A resolver for `.test`: 127.0.0.1 for all names; `six-…` is ::1 alone, `dual-…` both. Others do not exist."""
+    """A resolver for `.test`: 127.0.0.1 for all names; `six-…` is ::1 alone, `dual-…` both, `hang-…` never answered.
+
+    Other names do not exist.
+    """
 
     def __init__(self):
         super().__init__(daemon=True)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.socket.bind(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
         self.asked = 0
 
     def __enter__(self):
@@ -266,7 +290,9 @@ class Names(threading.Thread):
                 return
             with contextlib.suppress(OSError, IndexError, struct.error):
                 self.asked += 1
-                self.socket.sendto(self.answer(query), peer)
+                answer = self.answer(query)
+                if answer:
+                    self.socket.sendto(answer, peer)
 
     @staticmethod
     def answer(query):
@@ -274,6 +300,8 @@ class Names(threading.Thread):
         while query[at]:
             labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1").lower())
             at += 1 + query[at]
+        if labels[0].startswith("hang-"):
+            return None
         question = query[12 : at + 5]
         (kind,) = struct.unpack_from("!H", query, at + 1)
         addresses = []
@@ -349,7 +377,9 @@ class Nginx(Process):
         for line in self.access.read_text().splitlines():
             at, took, host, scheme, status, resumed = line.split(" ")
             end = round(float(at) * MICRO)
-            found.append(Request(end - round(float(took) * MICRO), end, host, scheme == "https", int(status), resumed == "r"))
+            found.append(
+                Request(end - round(float(took) * MICRO), end, host, scheme == "https", int(status), resumed == "r")
+            )
         return found
 
 
@@ -389,6 +419,29 @@ class Lighttpd(Process):
             if host != "-":  # the end of an HTTP/2 connection is no request
                 found.append(Request(int(begin), int(end), host, int(port) == self.https, int(status)))
         return found
+
+
+class Deaf:
+    """Two addresses: one where no connection ever stands, one where connections stand and nothing is answered."""
+
+    def __enter__(self):
+        self.full, self.silent = socket.socket(), socket.socket()
+        for listener, backlog in ((self.full, 0), (self.silent, 4096)):
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(backlog)
+        # The queue of the first is filled, so that the kernel drops what comes after.
+        self.fill = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(self.full.getsockname())
+            self.fill.append(one)
+        self.no_connection, self.no_answer = self.full.getsockname()[1], self.silent.getsockname()[1]
+        return self
+
+    def __exit__(self, *_):
+        for one in (*self.fill, self.full, self.silent):
+            one.close()
 
 
 def real_pages(folder, count=60, smallest=3_000, largest=60_000):

@@ -33,7 +33,10 @@ def run(folder, rounds, count=400, seed=None):
         names = stack.enter_context(Names())
         nginx = stack.enter_context(Nginx(folder, authority))
         sites = [
-            {"name": f"s{number}", "url": f"http://s{number}.{nginx.domain}:{nginx.http}{pages[number % len(pages)][0]}"}
+            {
+                "name": f"s{number}",
+                "url": f"http://s{number}.{nginx.domain}:{nginx.http}{pages[number % len(pages)][0]}",
+            }
             for number in range(count)
         ]
         config = write_config(
@@ -52,7 +55,9 @@ def run(folder, rounds, count=400, seed=None):
             stored = by_site(export(config))
             # What was there once stays there.
             for name, found in kept.items():
-                assert set(found) <= set(stored[name]), f"{name}: lost after a later kill: {set(found) - set(stored[name])}"
+                assert set(found) <= set(stored[name]), (
+                    f"{name}: lost after a later kill: {set(found) - set(stored[name])}"
+                )
             kept = stored
         nginx.stop()
         requests = nginx.requests()
@@ -68,7 +73,9 @@ def run(folder, rounds, count=400, seed=None):
         if slot in stored[name]:
             continue
         if request.end_us < killed_us - SAFE_US:
-            wrong.append(f"{name}: the answer at {request.end_us}, {(killed_us - request.end_us) / MICRO:.2f} s before a kill, is not stored")
+            wrong.append(
+                f"{name}: the answer at {request.end_us}, {(killed_us - request.end_us) / MICRO:.2f} s before a kill, is not stored"
+            )
         lost_late += 1
     for site in sites:
         name = site["name"]
@@ -85,8 +92,14 @@ def run(folder, rounds, count=400, seed=None):
             wrong.append(f"{name}: slots without observation {must - set(stored[name])}")
         if set(stored[name]) - may:
             wrong.append(f"{name}: observations off the grid, or of times when nothing ran {set(stored[name]) - may}")
-        wrong += [f"{name}: slot {slot} is {line['verdict']} {line['causes']}" for slot, line in stored[name].items() if line["verdict"] != "up"]
+        wrong += [
+            f"{name}: slot {slot} is {line['verdict']} {line['causes']}"
+            for slot, line in stored[name].items()
+            if line["verdict"] != "up"
+        ]
     total = sum(len(found) for found in stored.values())
     print(f"{rounds} kills, {count} sites every second: {len(requests)} answered by the server, {total} stored,")
-    print(f"  {safe} slots more than a second before a kill, all stored; {lost_late} answers of the last second before a kill are not")
+    print(
+        f"  {safe} slots more than a second before a kill, all stored; {lost_late} answers of the last second before a kill are not"
+    )
     assert not wrong, f"{len(wrong)} faults:\n" + "\n".join(wrong[:20])

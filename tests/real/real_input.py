@@ -49,7 +49,9 @@ def run(folder, seconds, count, interval_s=5, lag_p99_ms=5.0):
             path, pattern = pages[number % len(pages)]
             scheme, port = ("https", server.https) if secure else ("http", server.http)
             url = f"{scheme}://s{number}.{server.domain}:{port}{path}"
-            sites.append({"name": f"s{number}", "url": url, "expect": {"status": [200], "body": {"matches": [pattern]}}})
+            sites.append(
+                {"name": f"s{number}", "url": url, "expect": {"status": [200], "body": {"matches": [pattern]}}}
+            )
         config = write_config(
             folder / "sites.json",
             sites,
@@ -83,7 +85,9 @@ def run(folder, seconds, count, interval_s=5, lag_p99_ms=5.0):
         expected_sum += len(must)
         in_store, in_log = set(stored[name]), set(seen[name])
         if in_store != in_log:
-            wrong.append(f"{name}: stored but not asked for {in_store - in_log}, asked for but not stored {in_log - in_store}")
+            wrong.append(
+                f"{name}: stored but not asked for {in_store - in_log}, asked for but not stored {in_log - in_store}"
+            )
         if must - in_store:
             wrong.append(f"{name}: slots without observation {must - in_store}")
         if in_store - may:
@@ -94,15 +98,21 @@ def run(folder, seconds, count, interval_s=5, lag_p99_ms=5.0):
             if line["verdict"] != "up":
                 wrong.append(f"{name}: slot {slot} is {line['verdict']} {line['causes']}")
     lines = [line for site in stored.values() for line in site.values()]
-    lags = [(micros(line["started_at"]) - micros(line["scheduled_at"])) / 1000 for line in lines if "started_at" in line]
+    lags = [
+        (micros(line["started_at"]) - micros(line["scheduled_at"])) / 1000 for line in lines if "started_at" in line
+    ]
     answers = [line["response_time_us"] / 1000 for line in lines if "response_time_us" in line]
     print(f"{count} sites every {interval_s} s for {seconds:.0f} s, nginx and lighttpd, HTTP and HTTPS by halves")
-    print(f"  slots expected {expected_sum} (and those of start and stop), stored {len(lines)}, in the servers' logs {len(requests)}")
+    print(
+        f"  slots expected {expected_sum} (and those of start and stop), stored {len(lines)}, in the servers' logs {len(requests)}"
+    )
     assert not wrong, f"{len(wrong)} faults:\n" + "\n".join(wrong[:20])
     print(f"  lag ms: p50 {quantile(lags, 0.5):.3f}  p99 {quantile(lags, 0.99):.3f}  most {max(lags):.3f}")
     print(f"  response time ms: p50 {quantile(answers, 0.5):.2f}  p99 {quantile(answers, 0.99):.2f}")
     per_check = busy * MICRO / (count * took / interval_s)
-    print(f"  processor time {busy / took * 100:.1f} % of a core, {per_check:.0f} µs a check; resident {memory / 1048576:.0f} MiB")
+    print(
+        f"  processor time {busy / took * 100:.1f} % of a core, {per_check:.0f} µs a check; resident {memory / 1048576:.0f} MiB"
+    )
     assert quantile(lags, 0.99) <= lag_p99_ms, f"lag p99 {quantile(lags, 0.99):.3f} ms, at most {lag_p99_ms} allowed"
     assert any(request.secure for request in requests) and not any(request.resumed for request in requests)
     return lines

@@ -74,9 +74,15 @@ def run(folder, count=100_000, watched=200, load_seconds=20):
     in_force = (first - reloaded_us) / MICRO
     due = slots(moved, MICRO, first, stopped_us)
     assert set(due) <= set(stored[moved]), f"{moved}: slots without observation after the reload"
-    print(f"{count} sites, {config.stat().st_size / 1e6:.0f} MB: config check {checked:.2f} s, ready after {started:.2f} s,")
-    print(f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s (its own slots lie 1 s apart)")
-    print(f"  lag ms p99: {quantile(quiet, 0.99):.3f}, in the 4 s after the reload {quantile(around, 0.99):.3f}, most {max(around):.3f}")
+    print(
+        f"{count} sites, {config.stat().st_size / 1e6:.0f} MB: config check {checked:.2f} s, ready after {started:.2f} s,"
+    )
+    print(
+        f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s (its own slots lie 1 s apart)"
+    )
+    print(
+        f"  lag ms p99: {quantile(quiet, 0.99):.3f}, in the 4 s after the reload {quantile(around, 0.99):.3f}, most {max(around):.3f}"
+    )
     assert checked <= load_seconds
     # In force within 1 s, and then the site's next slot comes within another.
     assert in_force <= 2.0, f"the reload was in force after {in_force:.2f} s"

@@ -39,7 +39,8 @@ def few_files(folder, files=256, count=1000, seconds=20):
         # The body comes in two pieces, a second or so apart.
         nginx = stack.enter_context(Nginx(folder, authority, extra="limit_rate 8k;"))
         sites = [
-            {"name": f"s{n}", "url": f"http://s{n}.{nginx.domain}:{nginx.http}{pages[n % len(pages)][0]}"} for n in range(count)
+            {"name": f"s{n}", "url": f"http://s{n}.{nginx.domain}:{nginx.http}{pages[n % len(pages)][0]}"}
+            for n in range(count)
         ]
         config = write_config(
             folder / "sites.json",
@@ -55,7 +56,11 @@ def few_files(folder, files=256, count=1000, seconds=20):
     found = verdicts(observations)
     print(f"{count} sites at 5 s, {files} descriptors, {seconds} s: {dict(found)}")
     assert not [key for key in found if key[0] in ("down", "degraded")], found
-    assert {cause for key in found if key[0] == "unknown" for cause in key[1:]} <= {"own.failure", "skipped.overload", "skipped.overlap"}
+    assert {cause for key in found if key[0] == "unknown" for cause in key[1:]} <= {
+        "own.failure",
+        "skipped.overload",
+        "skipped.overlap",
+    }
     assert found[("up",)] > count, f"hardly anything was checked: {found}"
     stored = by_site(observations)
     for site in sites:
@@ -94,7 +99,10 @@ def inside(folder):
             for kind, prefix in kinds.items()
             for n in range(10)
         ]
-        sites += [{"name": f"only-{n}", "url": f"http://dual-{n}.{nginx.domain}:{nginx.http}{page}", "request": {"ip": "6"}} for n in range(10)]
+        sites += [
+            {"name": f"only-{n}", "url": f"http://dual-{n}.{nginx.domain}:{nginx.http}{page}", "request": {"ip": "6"}}
+            for n in range(10)
+        ]
         sites += [{"name": "literal-0", "url": f"http://[::1]:{nginx.http}{page}"}]
         config = write_config(
             folder / "sites.json",
@@ -107,7 +115,9 @@ def inside(folder):
             assert watching.stop() == 0, watching.said()[-2000:]
     stored = by_site(export(config))
     for kind in ("four", "dual", "six", "only", "literal"):
-        found = verdicts(line for name, lines in stored.items() if name.split("-")[0] == kind for line in lines.values())
+        found = verdicts(
+            line for name, lines in stored.items() if name.split("-")[0] == kind for line in lines.values()
+        )
         print(f"no IPv6, {kind}: {dict(found)}")
         expected = {("up",)} if kind in ("four", "dual") else {("unknown", "own.failure")}
         assert set(found) == expected and sum(found.values()) >= 4, f"{kind}: {found}, expected {expected}"

@@ -2,6 +2,7 @@
 
 import bench
 import earlier
+import hanging
 import kill
 import real_input
 import scale
@@ -22,6 +23,10 @@ def test_few_descriptors_never_make_a_site_down(folder):
 
 def test_no_ipv6_never_makes_a_site_down():
     shortage.without_ipv6()
+
+
+def test_sites_that_hang_delay_no_others(folder):
+    hanging.run(folder)
 
 
 def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
