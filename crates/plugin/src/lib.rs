@@ -53,6 +53,11 @@ pub trait Pass: Send {
     /// The next part of the page's text, decoded to UTF-8; parts end at any character.
     fn feed(&mut self, text: &str);
 
+    /// Bytes of memory that it takes at most, for `limits.memory`.
+    fn held_bytes(&self) -> usize {
+        4 << 10
+    }
+
     /// What was seen; `decoded_bytes` is the size of the body after the content codings were undone, before
     /// the character set was.
     fn finish(self: Box<Self>, decoded_bytes: u64) -> Report;
