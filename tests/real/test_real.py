@@ -5,8 +5,18 @@ import earlier
 import hanging
 import kill
 import real_input
+import running
 import scale
 import shortage
+import trouble
+
+
+def test_slots_are_those_of_the_documented_hash(folder):
+    running.slots_from_outside(folder)
+
+
+def test_what_an_operator_does_with_a_run(folder):
+    running.run(folder)
 
 
 def test_expected_slots_are_stored_and_in_the_servers_logs(folder):
@@ -15,6 +25,14 @@ def test_expected_slots_are_stored_and_in_the_servers_logs(folder):
 
 def test_kill_9_loses_nothing_that_was_answered_a_second_before(folder):
     kill.run(folder, rounds=20)
+
+
+def test_a_locked_store_makes_no_check_late_and_loses_nothing(folder):
+    trouble.locked(folder)
+
+
+def test_a_full_disk_makes_no_check_late_and_loses_nothing():
+    trouble.full()
 
 
 def test_few_descriptors_never_make_a_site_down(folder):
