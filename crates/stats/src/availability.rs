@@ -276,9 +276,8 @@ mod tests {
 
     #[test]
     fn a_late_arrival_takes_its_place() {
-        let slots = [0.0, 15.0, 30.0, 45.0];
-        let all: Vec<_> =
-            slots.iter().map(|s| observation(*s, 15.0, 0.0, if *s == 15.0 { 'd' } else { 'u' })).collect();
+        let slots = [(0.0, 'u'), (15.0, 'd'), (30.0, 'u'), (45.0, 'u')];
+        let all = slots.map(|(slot, verdict)| observation(slot, 15.0, 0.0, verdict));
         let without: Vec<_> = all.iter().filter(|o| o.scheduled_at != at(15.0)).collect();
         assert_eq!(Availability::of(at(0.0), at(60.0), None, without).by_verdict_us, [45_000_000, 0, 0, 0]);
         assert_eq!(Availability::of(at(0.0), at(60.0), None, &all).by_verdict_us, [45_000_000, 0, 15_000_000, 0]);

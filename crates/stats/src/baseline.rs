@@ -25,7 +25,7 @@ impl Moments {
         }
     }
 
-    /// Adds the samples of another (the method of Chan, Golub and LeVeque). Which is added to which makes no
+    /// Adds the samples of another (the method of Chan, Golub and `LeVeque`). Which is added to which makes no
     /// difference; the order of several does in the last digits only, and none where all samples are equal.
     pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {

@@ -43,7 +43,7 @@ impl Writer {
     /// A whole number as Exp-Golomb code of an order below 64: short where it is around `2^order`.
     pub(crate) fn golomb(&mut self, value: u64, order: u32) {
         let high = u128::from(value >> order) + 1;
-        let length = 127 - high.leading_zeros();
+        let length = high.ilog2();
         self.bits(0, length);
         self.flag(true);
         self.bits(high as u64, length);
@@ -53,7 +53,7 @@ impl Writer {
     /// The bits that [`Writer::golomb`] takes.
     pub(crate) fn golomb_size(value: u64, order: u32) -> usize {
         let high = u128::from(value >> order) + 1;
-        (2 * (127 - high.leading_zeros()) + 1 + order) as usize
+        (2 * high.ilog2() + 1 + order) as usize
     }
 
     /// A text: its length, its bytes.

@@ -14,6 +14,9 @@ const VERSION: u64 = 1;
 /// The longest name of a plugin or metric; what has a longer one is left out.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// Plugin, metric, and the moments of its values.
+pub type MetricMoments = (Arc<str>, Arc<str>, Moments);
+
 /// Statistics of one site and location over one span. Of observations by the schedule only.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rollup {
@@ -32,9 +35,9 @@ pub struct Rollup {
     /// Times of each phase that was done, summed over the hops of an observation, in the order of `Phase::ALL`.
     /// An observation in which a phase failed on one of its hops has no time for it.
     pub phases: [Sketch; 7],
-    /// Plugin, metric, and the moments of its values, sorted. Of the observations that feed baselines: those
+    /// Sorted by plugin and metric. Of the observations that feed baselines: those
     /// that are up or degraded.
-    pub metrics: Vec<(Arc<str>, Arc<str>, Moments)>,
+    pub metrics: Vec<MetricMoments>,
     /// Findings in it.
     pub findings: u64,
 }
@@ -223,8 +226,7 @@ impl Rollup {
     /// The moments of a metric, which are made to exist. `near` is where the one before was found: most come
     /// in their order.
     fn moments(&mut self, plugin: &Arc<str>, metric: &Arc<str>, near: &mut usize) -> &mut Moments {
-        let compare =
-            |entry: &(Arc<str>, Arc<str>, Moments)| -> Ordering { (&*entry.0, &*entry.1).cmp(&(&**plugin, &**metric)) };
+        let compare = |entry: &MetricMoments| -> Ordering { (&*entry.0, &*entry.1).cmp(&(&**plugin, &**metric)) };
         let at = match self.metrics.get(*near).map(compare) {
             Some(Ordering::Equal) => *near,
             _ => match self.metrics.binary_search_by(compare) {
@@ -253,7 +255,7 @@ fn read_optional(reader: &mut Reader<'_>, order: u32) -> Option<u64> {
 }
 
 /// Metrics by plugin, each name as what it shares with the one before and the rest.
-fn write_metrics(out: &mut Writer, metrics: &[(Arc<str>, Arc<str>, Moments)]) {
+fn write_metrics(out: &mut Writer, metrics: &[MetricMoments]) {
     let groups: Vec<_> = metrics.chunk_by(|a, b| a.0 == b.0).collect();
     out.golomb(groups.len() as u64, 0);
     for group in groups {
@@ -276,8 +278,8 @@ fn write_metrics(out: &mut Writer, metrics: &[(Arc<str>, Arc<str>, Moments)]) {
     }
 }
 
-fn read_metrics(reader: &mut Reader<'_>) -> Option<Vec<(Arc<str>, Arc<str>, Moments)>> {
-    let mut metrics: Vec<(Arc<str>, Arc<str>, Moments)> = Vec::new();
+fn read_metrics(reader: &mut Reader<'_>) -> Option<Vec<MetricMoments>> {
+    let mut metrics: Vec<MetricMoments> = Vec::new();
     for _ in 0..reader.golomb(0)? {
         let plugin: Arc<str> = reader.text(NAME_BYTES_MAX)?.into();
         let mut before = String::new();
@@ -397,7 +399,7 @@ mod tests {
         assert_eq!(rollup.phase(Phase::Wait).quantile(0.0), Some(94), "summed over the hops");
         assert_eq!(rollup.phase(Phase::Receive).count(), 3, "failed on one hop");
         let moments = |count, mean, m2| Moments { count, mean, m2 };
-        let expected: [(Arc<str>, Arc<str>, Moments); 2] = [
+        let expected: [MetricMoments; 2] = [
             ("html-stats".into(), "scripts".into(), moments(2, 2.0, 2.0)),
             ("html-stats".into(), "words".into(), moments(2, 2.0, 0.0)),
         ];
