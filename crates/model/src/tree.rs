@@ -351,6 +351,11 @@ impl<'n> Fields<'n> {
         self.place
     }
 
+    /// Counts names as known that somebody else took from the same map.
+    pub fn know(&mut self, names: &[&'static str]) {
+        self.known.extend_from_slice(names);
+    }
+
     /// The keys that were asked for, known or not.
     pub fn known(&self) -> &[&'static str] {
         &self.known
@@ -398,7 +403,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// `path.name`, with names that are no plain words in brackets: `headers["x y"]`.
-fn join(path: &str, name: &str) -> Arc<str> {
+pub fn join(path: &str, name: &str) -> Arc<str> {
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     match (path.is_empty(), plain) {
         (true, true) => name.into(),
