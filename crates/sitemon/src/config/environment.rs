@@ -1,11 +1,12 @@
 //! The environment, with what a file `.env` in the working folder adds to it, and what stands for it in texts:
 //! `${NAME}` and `${NAME:-default}`.
 
+use super::sources::reason;
 use super::yaml::{Step, path};
 use sitemon_model::tree::{Faults, Node, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Variables and the working folder, handed in so that tests need not change those of their process.
 #[derive(Debug, Clone, Default)]
@@ -13,8 +14,8 @@ pub struct Environment {
     variables: BTreeMap<String, String>,
     /// The folder in which files are looked for; empty: the process's own.
     pub folder: PathBuf,
-    /// What is wrong with `.env`, if anything.
-    pub warnings: Vec<String>,
+    /// What is wrong with `.env`: the line (0: the whole file), and what was expected.
+    pub warnings: Vec<(u32, String)>,
 }
 
 impl Environment {
@@ -30,9 +31,9 @@ impl Environment {
         let mut environment = Self { variables: variables.into_iter().collect(), folder, warnings: Vec::new() };
         let file = environment.folder.join(".env");
         match std::fs::read(&file) {
-            Ok(content) => environment.add(&file, &content),
+            Ok(content) => environment.add(&content),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => environment.warnings.push(format!("{}: cannot be read: {error}", file.display())),
+            Err(error) => environment.warnings.push((0, format!("cannot be read: {}", reason(&error)))),
         }
         environment
     }
@@ -53,9 +54,9 @@ impl Environment {
     }
 
     /// Adds the lines `NAME=VALUE` of a file.
-    fn add(&mut self, file: &Path, content: &[u8]) {
+    fn add(&mut self, content: &[u8]) {
         let Ok(content) = std::str::from_utf8(content) else {
-            self.warnings.push(format!("{}: is not UTF-8, so none of it is used", file.display()));
+            self.warnings.push((0, "is not UTF-8, so none of it is used".to_owned()));
             return;
         };
         for (index, line) in content.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -68,7 +69,7 @@ impl Environment {
                 Some((name, value)) if is_name(name.trim()) => {
                     self.variables.entry(name.trim().to_owned()).or_insert_with(|| unquote(value.trim()));
                 }
-                _ => self.warnings.push(format!("{}:{}:1: expected NAME=VALUE", file.display(), index + 1)),
+                _ => self.warnings.push((index as u32 + 1, "is left out, expected NAME=VALUE".to_owned())),
             }
         }
     }
@@ -220,11 +221,11 @@ mod tests {
     fn lines_of_the_file() {
         let mut environment = environment();
         environment.add(
-            Path::new(".env"),
             b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\n",
         );
         let values: Vec<_> = ["A", "B", "C", "D", "E", "F"].map(|name| environment.get(name).unwrap()).into();
         assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v"]);
-        assert_eq!(environment.warnings, [".env:7:1: expected NAME=VALUE", ".env:8:1: expected NAME=VALUE"]);
+        let lines: Vec<u32> = environment.warnings.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [7, 8]);
     }
 }

@@ -1,12 +1,28 @@
 //! The configuration: found, read, checked, and shown again. The only place that reads its files and the
 //! environment.
+//!
+//! `yaml` reads texts into trees with places, `load` files and environment into one tree, `sites` its sites,
+//! `earlier` the files of earlier systems; `show`, `emit` and `schema` go the other way.
 
+mod earlier;
+mod emit;
+mod environment;
+mod load;
+mod show;
+mod sites;
+mod sources;
+mod yaml;
+
+pub use environment::Environment;
+pub use sources::render;
+
+use load::Purpose;
 use sitemon_model::Site;
-use sitemon_model::tree::Fault;
+use sitemon_model::tree::{Fault, Faults, Node, Value};
 use sitemon_probe::Check;
 use sitemon_store::Retention;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +64,17 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// With a file of an earlier system: its native form, for the note at start.
     pub converted: Option<String>,
+    /// Where what the bus does not take is kept meanwhile; used only where the bus is not local.
+    pub spool: Spool,
+}
+
+/// `spool`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// The folder.
+    pub path: PathBuf,
+    /// Bytes that it may hold; at the bound the oldest is given up.
+    pub size: u64,
 }
 
 /// A site and its check.
@@ -85,4 +112,141 @@ pub enum ConfigError {
     /// There is none, or it cannot be read: the message says which was looked for.
     #[error("{0}")]
     Missing(String),
+}
+
+impl ConfigError {
+    /// What to tell, a line for each fault.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Faults { sources, faults } => faults.iter().map(|fault| render(sources, fault)).collect(),
+            Self::Missing(message) => vec![message.clone()],
+        }
+    }
+}
+
+/// Reads the configuration: the first file that is found, or the environment alone.
+pub fn load(source: &Source) -> Result<Config, ConfigError> {
+    load_in(source, &Environment::of_process())
+}
+
+/// See [`load`]; in a given environment.
+pub fn load_in(source: &Source, environment: &Environment) -> Result<Config, ConfigError> {
+    let file = locate(source, environment)?.ok_or_else(|| nothing_found(environment))?;
+    finish(load::read(Some(&file), environment, Purpose { local: source.local, sites: true, strict: false }))
+}
+
+/// A configuration whose sites are these URLs, with what the file says otherwise, its `defaults` included;
+/// without a file that is found, with what a file says that says nothing. Each is named by its URL; one that
+/// is given twice is a fault.
+pub fn sites_of_urls(source: &Source, urls: &[String]) -> Result<Config, ConfigError> {
+    sites_of_urls_in(source, urls, &Environment::of_process())
+}
+
+/// See [`sites_of_urls`]; in a given environment.
+pub fn sites_of_urls_in(source: &Source, urls: &[String], environment: &Environment) -> Result<Config, ConfigError> {
+    let file = locate(source, environment)?;
+    let purpose = Purpose { local: source.local, sites: false, strict: false };
+    finish(load::read_with(file.as_deref(), environment, purpose, urls))
+}
+
+/// All that is wrong with a file, and all that deserves a word: what [`render`] makes lines of. The list of
+/// sources comes first. Opens the files that are named in it, and nothing on the network.
+pub fn check(path: &Path) -> (Vec<String>, Vec<Fault>) {
+    check_in(path, &Environment::of_process())
+}
+
+/// See [`check`]; in a given environment.
+pub fn check_in(path: &Path, environment: &Environment) -> (Vec<String>, Vec<Fault>) {
+    let outcome = load::read(Some(path), environment, Purpose { local: false, sites: true, strict: true });
+    (outcome.sources, outcome.faults)
+}
+
+/// What is in force, in native YAML: defaults filled in, secrets hidden.
+pub fn show(source: &Source) -> Result<String, ConfigError> {
+    show_in(source, &Environment::of_process())
+}
+
+/// See [`show`]; in a given environment.
+pub fn show_in(source: &Source, environment: &Environment) -> Result<String, ConfigError> {
+    let file = locate(source, environment)?.ok_or_else(|| nothing_found(environment))?;
+    let purpose = Purpose { local: source.local, sites: true, strict: false };
+    let mut outcome = load::read(Some(&file), environment, purpose);
+    let mut shown = std::mem::take(&mut outcome.shown);
+    let config = finish(outcome)?;
+    shown.insert("sites".to_owned(), serde_json::Value::Array(config.sites.iter().map(show::site).collect()));
+    Ok(emit::yaml(&Node::from_json(&serde_json::Value::Object(shown))))
+}
+
+/// A file in native form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversion {
+    /// The text.
+    pub yaml: String,
+    /// What deserves a word, a bad entry that was left out for example; each as [`render`] makes it.
+    pub warnings: Vec<String>,
+}
+
+/// The native YAML of any file that is understood. Secrets and variables stay as they stand there.
+pub fn convert(path: &Path) -> Result<Conversion, ConfigError> {
+    convert_in(path, &Environment::of_process())
+}
+
+/// See [`convert`]; in a given environment.
+pub fn convert_in(path: &Path, environment: &Environment) -> Result<Conversion, ConfigError> {
+    let mut faults = Faults::default();
+    let sources = vec![path.display().to_string()];
+    let converted = load::read_text(path, 0, &mut faults).and_then(|text| {
+        let root = load::read_tree(&text, 0, &mut faults)?;
+        let Value::Map(entries) = &root.value else { return None };
+        match earlier::recognise(entries) {
+            Some(system) => Some(earlier::convert(system, entries, path, environment, false, &mut faults).yaml()),
+            None => Some(emit::yaml(&root)),
+        }
+    });
+    match converted.filter(|_| !faults.any_errors()) {
+        Some(yaml) => Ok(Conversion { yaml, warnings: faults.0.iter().map(|fault| render(&sources, fault)).collect() }),
+        None => Err(ConfigError::Faults { sources, faults: faults.0 }),
+    }
+}
+
+/// The file that is read: the first that is given or found.
+fn locate(source: &Source, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
+    if let Some(file) = &source.file {
+        return Ok(Some(file.clone()));
+    }
+    let at = |path: &str| environment.folder.join(path);
+    if let Some(path) = environment.given("SITEMON_CONFIG") {
+        return Ok(Some(at(path)));
+    }
+    if let Some(path) = environment.given("WEBSITE_MONITOR_CONFIG_PATH") {
+        let path = at(path);
+        return Ok(Some(if path.is_dir() { path.join("config.yml") } else { path }));
+    }
+    for path in ["sitemon.yaml", "config/config.yml"] {
+        if at(path).exists() {
+            return Ok(Some(at(path)));
+        }
+    }
+    if let Some(path) = environment.given("MONITERFILE") {
+        return Ok(Some(at(path)));
+    }
+    Ok(Some(at("monitor.yml")).filter(|path| path.exists()))
+}
+
+fn nothing_found(environment: &Environment) -> ConfigError {
+    let both = ["KAFKA_BROKER", "POSTGRES_DSN"].iter().all(|name| environment.given(name).is_some());
+    ConfigError::Missing(if both {
+        "$KAFKA_BROKER and $POSTGRES_DSN are set, but Kafka and PostgreSQL come with a later version, and there is \
+         no configuration file: give one with -c FILE, or write sitemon.yaml"
+            .to_owned()
+    } else {
+        "no configuration found: give one with -c FILE or $SITEMON_CONFIG, or write sitemon.yaml (looked for \
+         sitemon.yaml, config/config.yml and monitor.yml)"
+            .to_owned()
+    })
+}
+
+fn finish(outcome: load::Outcome) -> Result<Config, ConfigError> {
+    let load::Outcome { sources, faults, config, .. } = outcome;
+    config.ok_or(ConfigError::Faults { sources, faults })
 }

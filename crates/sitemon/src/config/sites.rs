@@ -56,7 +56,6 @@ pub struct Sites {
 struct Shared {
     spec: Arc<Spec>,
     check: Arc<dyn Check>,
-    digest: u128,
     /// Whether reading it gave a warning, which is to be repeated for the next site like it.
     warned: bool,
 }
@@ -161,8 +160,8 @@ impl Sites {
                 })
             }
         }?;
-        let Shared { spec, check, digest, .. } = shared;
-        Some(Watched { site: Site { name: name?, url: url?, spec }, check, digest })
+        let Shared { spec, check, .. } = shared;
+        Some(Watched { site: Site { name: name?, url: url?, spec }, check })
     }
 
     fn url(&self, node: &Node, path: &dyn Fn() -> String, faults: &mut Faults) -> Option<Arc<str>> {
@@ -287,7 +286,7 @@ impl Sites {
         }
         let (kind, SharedCheck { check, files, .. }) = (kind?, check?);
         let options = kind_keys(node).map(|(key, node)| (key.name.to_string(), node.to_json())).collect();
-        let spec = Spec {
+        let mut spec = Spec {
             kind: kind.name.into(),
             enabled: enabled?,
             interval: interval?,
@@ -296,9 +295,10 @@ impl Sites {
             labels,
             plugins: plugins.into_iter().map(|(choice, _)| choice).collect(),
             options,
+            digest: 0,
         };
-        let digest = digest(&spec, files);
-        Some(Shared { spec: Arc::new(spec), check, digest, warned: false })
+        spec.digest = digest(&spec, files);
+        Some(Shared { spec: Arc::new(spec), check, warned: false })
     }
 
     /// The check that the kind makes of its own keys, or the one that it made of equal ones before.
@@ -540,7 +540,7 @@ fn encode(node: &Node, sources: &Sources, buffer: &mut Vec<u8>) {
 
 /// A number that is equal for two sites only where they are watched alike, from one load to the next.
 fn digest(spec: &Spec, files: u128) -> u128 {
-    let Spec { kind, enabled, interval, jitter, timeout, labels, plugins, options } = spec;
+    let Spec { kind, enabled, interval, jitter, timeout, labels, plugins, options, digest: _ } = spec;
     let plugins: Vec<serde_json::Value> =
         plugins.iter().map(|choice| serde_json::json!([&*choice.name, choice.options])).collect();
     let value = serde_json::json!([

@@ -1,0 +1,158 @@
+//! Where a configuration comes from: files and variables by number, the folders that relative paths are
+//! relative to, and the contents of the files that are named in it.
+
+use sitemon_model::tree::{Fault, Place};
+use sitemon_probe::Files;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Bytes of a file that is named in a configuration (a body, certificates, a secret).
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The sources of one configuration, by the number that [`Place::source`] has. Shared, because the checks'
+/// parsers read files through it.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    list: Vec<Origin>,
+    folders: HashMap<PathBuf, u32>,
+    contents: HashMap<PathBuf, Result<(Arc<[u8]>, u128), String>>,
+    /// Files whose contents count, for whoever watches them.
+    files: BTreeSet<PathBuf>,
+    /// The hashes of what was read since this was last emptied.
+    read: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Origin {
+    /// As it is shown: the path, or `$NAME`.
+    name: String,
+    /// What a relative path in it is relative to.
+    folder: PathBuf,
+    /// The same as a number.
+    folder_number: u32,
+}
+
+impl Sources {
+    /// Adds a file; what it names is relative to its folder.
+    pub fn add_file(&self, path: &Path) -> u32 {
+        self.add(path.display().to_string(), path.parent().unwrap_or(Path::new("")).to_owned())
+    }
+
+    /// Adds something that is no file.
+    pub fn add(&self, name: String, folder: PathBuf) -> u32 {
+        let mut inner = self.lock();
+        let next = inner.folders.len() as u32;
+        let folder_number = *inner.folders.entry(folder.clone()).or_insert(next);
+        inner.list.push(Origin { name, folder, folder_number });
+        inner.list.len() as u32 - 1
+    }
+
+    /// The names, as places count them.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().list.iter().map(|origin| origin.name.clone()).collect()
+    }
+
+    /// `FILE:LINE:COLUMN`
+    pub fn show(&self, place: Place) -> String {
+        let inner = self.lock();
+        show_place(inner.list.get(place.source as usize).map_or("", |origin| &origin.name), place)
+    }
+
+    /// The folder that a relative path at this place is relative to.
+    pub fn folder(&self, source: u32) -> PathBuf {
+        self.lock().list.get(source as usize).map(|origin| origin.folder.clone()).unwrap_or_default()
+    }
+
+    /// A number for the folder of a source: equal where the folders are.
+    pub fn folder_number(&self, source: u32) -> u32 {
+        self.lock().list.get(source as usize).map_or(u32::MAX, |origin| origin.folder_number)
+    }
+
+    /// Notes that a file's content counts.
+    pub fn watch(&self, path: &Path) {
+        self.lock().files.insert(path.to_owned());
+    }
+
+    /// All files whose contents count.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        self.lock().files.iter().cloned().collect()
+    }
+
+    /// Reads the files that a configuration names, each once.
+    pub fn files(&self) -> Files {
+        let sources = self.clone();
+        Files::new(move |place, path| sources.read(place, path))
+    }
+
+    /// Begins a new [`Self::read_digest`].
+    pub fn forget_read(&self) {
+        self.lock().read.clear();
+    }
+
+    /// A hash of the contents of all files that were read since it was begun.
+    pub fn read_digest(&self) -> u128 {
+        xxh3_128(&self.lock().read)
+    }
+
+    fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
+        let path = self.folder(place.source).join(path);
+        let mut inner = self.lock();
+        inner.files.insert(path.clone());
+        let content = inner.contents.entry(path.clone()).or_insert_with(|| {
+            let content = read_bounded(&path)?;
+            let hash = xxh3_128(&content);
+            Ok((content.into(), hash))
+        });
+        let (content, hash) = content.clone()?;
+        inner.read.extend(hash.to_le_bytes());
+        Ok(content)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let told = |error: &std::io::Error| format!("cannot read {}: {}", path.display(), reason(error));
+    let size = std::fs::metadata(path).map_err(|error| told(&error))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(format!("cannot read {}: it is larger than 64MiB, the bound", path.display()));
+    }
+    std::fs::read(path).map_err(|error| told(&error))
+}
+
+/// Why a file cannot be read, without the number that only programmers know.
+pub fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "no permission".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// `FILE:LINE:COLUMN`, or `FILE` where there is no line.
+fn show_place(name: &str, place: Place) -> String {
+    if place.line == 0 { name.to_owned() } else { format!("{name}:{}:{}", place.line, place.column) }
+}
+
+/// `FILE:LINE:COLUMN: path.to[3].key: what is wrong, what was expected`; of a warning, too, without saying so.
+pub fn line(sources: &[String], fault: &Fault) -> String {
+    let place = show_place(sources.get(fault.place.source as usize).map_or("", String::as_str), fault.place);
+    let path = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path) };
+    format!("{place}: {path}{}", fault.message)
+}
+
+/// The same, with `warning: ` before what deserves a word and is no error.
+pub fn render(sources: &[String], fault: &Fault) -> String {
+    if !fault.warning {
+        return line(sources, fault);
+    }
+    line(sources, &Fault { message: format!("warning: {}", fault.message), ..fault.clone() })
+}
