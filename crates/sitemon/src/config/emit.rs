@@ -45,6 +45,10 @@ fn list(node: &Node, indent: usize, text: &mut String) {
     }
 }
 
+fn spaces(count: usize, text: &mut String) {
+    text.extend(std::iter::repeat_n(' ', count));
+}
+
 /// What stands behind a key's colon, to the end of its last line.
 fn value(node: &Node, indent: usize, text: &mut String) {
     match &node.value {
@@ -66,7 +70,10 @@ fn value(node: &Node, indent: usize, text: &mut String) {
 
 /// Whether a list of scalars is too long for a line.
 fn long(items: &[Node]) -> bool {
-    items.iter().map(|item| if let Value::Scalar { text, .. } = &item.value { text.len() + 4 } else { 0 }).sum::<usize>()
+    items
+        .iter()
+        .map(|item| if let Value::Scalar { text, .. } = &item.value { text.len() + 4 } else { 0 })
+        .sum::<usize>()
         > 80
 }
 
@@ -125,8 +132,11 @@ fn scalar(value: &str, plain: bool, text: &mut String) {
 /// Whether a plain scalar of these letters means itself, in lists and maps of either style.
 fn can_be_plain(value: &str) -> bool {
     let first = value.chars().next();
-    first.is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '_' | '.' | '$' | '^' | '(' | '+' | '\\') || (c == '-' && value.len() > 1 && !value.starts_with("- ") && !value.starts_with("---")))
-        && !value.contains(": ")
+    first.is_some_and(|c| {
+        c.is_alphanumeric()
+            || matches!(c, '/' | '_' | '.' | '$' | '^' | '(' | '+' | '\\')
+            || (c == '-' && value.len() > 1 && !value.starts_with("- ") && !value.starts_with("---"))
+    }) && !value.contains(": ")
         && !value.contains(" #")
         && !value.ends_with([':', ' '])
         && !value.contains(['[', ']', '{', '}', ','])
@@ -138,7 +148,8 @@ fn can_be_plain(value: &str) -> bool {
 /// truth or nothing.
 fn looks_like_text(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    let word = matches!(&*lower, "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | "<<" | "=");
+    let word =
+        matches!(&*lower, "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | "<<" | "=");
     let first_counts = value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
     // `5s` and `200-299` are texts to everyone; digits with letters that numbers and dates have are not.
     let unit = value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');

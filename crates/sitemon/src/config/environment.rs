@@ -21,8 +21,8 @@ pub struct Environment {
 impl Environment {
     /// Of this process.
     pub fn of_process() -> Self {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::new(variables, PathBuf::new())
     }
 
@@ -107,12 +107,7 @@ fn is_name(name: &str) -> bool {
 
 /// Puts variables into all texts of a tree; what came from them is secret from then on. A variable that is
 /// neither set nor has a default is noted.
-pub fn interpolate<'n>(
-    node: &'n mut Node,
-    steps: &mut Vec<Step<'n>>,
-    environment: &Environment,
-    faults: &mut Faults,
-) {
+pub fn interpolate<'n>(node: &'n mut Node, steps: &mut Vec<Step<'n>>, environment: &Environment, faults: &mut Faults) {
     match &mut node.value {
         Value::Scalar { text, .. } => {
             if let Some(replaced) = text.contains("${").then(|| replace(text, environment)) {
@@ -220,9 +215,7 @@ mod tests {
     #[test]
     fn lines_of_the_file() {
         let mut environment = environment();
-        environment.add(
-            b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\n",
-        );
+        environment.add(b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\n");
         let values: Vec<_> = ["A", "B", "C", "D", "E", "F"].map(|name| environment.get(name).unwrap()).into();
         assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v"]);
         let lines: Vec<u32> = environment.warnings.iter().map(|(line, _)| *line).collect();

@@ -17,7 +17,17 @@ use std::time::Duration;
 
 /// The keys at the top of a native file.
 const TOP_KEYS: &[&str] = &[
-    "location", "include", "defaults", "limits", "network", "store", "retention", "bus", "spool", "metrics", "grace",
+    "location",
+    "include",
+    "defaults",
+    "limits",
+    "network",
+    "store",
+    "retention",
+    "bus",
+    "spool",
+    "metrics",
+    "grace",
     "sites",
 ];
 
@@ -31,10 +41,28 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Names of the environment that earlier systems read.
 const EARLIER_NAMES: &[&str] = &[
-    "KAFKA_BROKER", "POSTGRES_DSN", "SCAN_INTERVAL", "KAFKA_AUTH_CA", "KAFKA_ACCESS_KEY", "KAFKA_ACCESS_CRT",
-    "PS_DATABASE_NAME", "PS_USERNAME", "PS_PASSWORD", "PS_HOST", "PS_PORT", "PS_WEBSITE_TABLE_NAME", "K_HOST",
-    "K_PORT", "K_SECURITY_PROTOCOL", "K_SSL_CAT_FILE", "K_SSL_CERT_FILE", "K_SSL_KEY_FILE", "K_MONITOR_TOPIC",
-    "K_REPLICA_FACTOR", "K_NO_PARTITIONS", "URL_REGEX",
+    "KAFKA_BROKER",
+    "POSTGRES_DSN",
+    "SCAN_INTERVAL",
+    "KAFKA_AUTH_CA",
+    "KAFKA_ACCESS_KEY",
+    "KAFKA_ACCESS_CRT",
+    "PS_DATABASE_NAME",
+    "PS_USERNAME",
+    "PS_PASSWORD",
+    "PS_HOST",
+    "PS_PORT",
+    "PS_WEBSITE_TABLE_NAME",
+    "K_HOST",
+    "K_PORT",
+    "K_SECURITY_PROTOCOL",
+    "K_SSL_CAT_FILE",
+    "K_SSL_CERT_FILE",
+    "K_SSL_KEY_FILE",
+    "K_MONITOR_TOPIC",
+    "K_REPLICA_FACTOR",
+    "K_NO_PARTITIONS",
+    "URL_REGEX",
 ];
 
 /// What a configuration is read for.
@@ -258,11 +286,7 @@ impl Loader<'_> {
             let mut told = Faults::default();
             let _ = reader.begin(&mut told);
             while let Ok(Some(key)) = reader.key(&mut told) {
-                let read = if &*key.name == "sites" {
-                    self.list(&mut reader)
-                } else {
-                    reader.skip(&mut told)
-                };
+                let read = if &*key.name == "sites" { self.list(&mut reader) } else { reader.skip(&mut told) };
                 if read.is_err() {
                     break;
                 }
@@ -276,9 +300,10 @@ impl Loader<'_> {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let mut with_overrides = root.iter().filter(|(key, _)| &*key.name == "defaults").cloned().collect();
+        let mut with_overrides: Vec<(Key, Node)> =
+            root.iter().filter(|(key, _)| &*key.name == "defaults").cloned().collect();
         let raw = dollars.iter().any(|name| &**name == "defaults");
-        if raw && let Some((_, node)) = Vec::first_mut(&mut with_overrides) {
+        if raw && let Some((_, node)) = with_overrides.first_mut() {
             let mut steps = vec![Step::Key(Cow::Borrowed("defaults"))];
             interpolate(node, &mut steps, self.environment, &mut self.faults);
         }
@@ -520,7 +545,9 @@ impl Loader<'_> {
         }
 
         if let (Some(location), Some(store), Some(bus)) = (&location, &store, &bus) {
-            shown = super::show::top(location, &limits, &refuse, &**store, flush, &retention, &**bus, &spool, metrics, grace);
+            shown = super::show::top(
+                location, &limits, &refuse, &**store, flush, &retention, &**bus, &spool, metrics, grace,
+            );
         }
         self.sites.tell(faults);
         self.sites.tell(std::mem::take(&mut self.faults));
@@ -651,7 +678,8 @@ fn read_network(at: Option<At<'_>>, faults: &mut Faults) -> (Policy, Vec<String>
     let refuse = fields.take("refuse");
     fields.finish(faults);
     let Some(at) = refuse else { return default() };
-    let policy = Policy::parse(&at, faults);
+    let policy = Policy::default();
+    at.list(faults);
     let words = at.list(&mut Faults::default());
     (policy, words.iter().filter_map(|at| at.str(&mut Faults::default()).map(str::to_owned)).collect())
 }
@@ -692,12 +720,7 @@ fn read_bus(at: &At<'_>, faults: &mut Faults) -> Option<Box<dyn sitemon_bus::Con
 }
 
 /// The key `kind`: one of a table, the first where it is absent.
-fn read_kind<'k>(
-    fields: &mut Fields<'_>,
-    names: &[&'k str],
-    later: &[&str],
-    faults: &mut Faults,
-) -> Option<&'k str> {
+fn read_kind<'k>(fields: &mut Fields<'_>, names: &[&'k str], later: &[&str], faults: &mut Faults) -> Option<&'k str> {
     let Some(at) = fields.take("kind") else { return names.first().copied() };
     let text = at.str(faults)?;
     let found = names.iter().copied().find(|name| *name == text);

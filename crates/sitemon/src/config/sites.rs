@@ -4,7 +4,8 @@
 //! whose own keys are equal share one [`Spec`] and one check, found by a hash of those keys before anything is
 //! merged; sites that differ only in what the check does not see (labels, interval) share the check.
 
-use super::{Sources, Watched};
+use super::Watched;
+use super::sources::Sources;
 use sitemon_model::site::{PluginChoice, valid_name};
 use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, nearest};
 use sitemon_model::unit::show_duration;
@@ -205,7 +206,8 @@ impl Sites {
             None => match url? {
                 url if valid_name(url) => (Arc::clone(url), own(entries, "url").map_or(place, |node| node.place)),
                 _ => {
-                    let message = "is missing, and the URL cannot be the name, expected 1 to 128 printable ASCII characters";
+                    let message =
+                        "is missing, and the URL cannot be the name, expected 1 to 128 printable ASCII characters";
                     faults.error(place, at(), message);
                     return None;
                 }
@@ -440,7 +442,9 @@ fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn 
     for at in at.list(faults) {
         let none = Node { place: at.node.place, ..Node::empty_map() };
         let (name, place, options) = match &at.node.value {
-            Value::Scalar { text, .. } if !at.node.is_null() => (&**text, at.node.place, At::new(&none, at.path.clone())),
+            Value::Scalar { text, .. } if !at.node.is_null() => {
+                (&**text, at.node.place, At::new(&none, at.path.clone()))
+            }
             Value::Map(entries) if entries.len() == 1 => {
                 let (key, node) = &entries[0];
                 let path = sitemon_model::tree::join(&at.path, &key.name);
@@ -469,11 +473,7 @@ fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn 
     plugins
 }
 
-fn plugin(
-    kind: &sitemon_plugin::Kind,
-    at: &At<'_>,
-    faults: &mut Faults,
-) -> Option<(PluginChoice, Arc<dyn Plugin>)> {
+fn plugin(kind: &sitemon_plugin::Kind, at: &At<'_>, faults: &mut Faults) -> Option<(PluginChoice, Arc<dyn Plugin>)> {
     let before = faults.0.len();
     let plugin = (kind.parse)(at, faults);
     if plugin.is_none() && faults.0[before..].iter().all(|fault| fault.warning) {

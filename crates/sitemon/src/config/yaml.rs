@@ -4,8 +4,7 @@
 //! Aliases are expanded where they stand. Nesting and the values that aliases give are bounded, so that a
 //! small file cannot ask for a large memory.
 
-use granit_parser::input::str::StrInput;
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
 use sitemon_model::tree::{Faults, Key, Node, Place, Value};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -300,7 +299,11 @@ impl<'s> Reader<'s> {
 
     fn check_tag(&self, tag: Option<&Tag>, place: Place, faults: &mut Faults) {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema() && tag.original() != "!") {
-            faults.error(place, self.path(), format!("unknown tag `{}`, expected a value without a tag", tag.original()));
+            faults.error(
+                place,
+                self.path(),
+                format!("unknown tag `{}`, expected a value without a tag", tag.original()),
+            );
         }
     }
 
@@ -327,7 +330,11 @@ impl<'s> Reader<'s> {
             }
             Event::Alias(anchor) => {
                 let Some(Some(anchored)) = self.anchors.get(&anchor) else {
-                    faults.error(place, self.path(), "the alias stands within what it repeats, or repeats a whole list of sites");
+                    faults.error(
+                        place,
+                        self.path(),
+                        "the alias stands within what it repeats, or repeats a whole list of sites",
+                    );
                     return Err(Broken);
                 };
                 if depth + anchored.height > DEPTH_MAX {
@@ -458,6 +465,7 @@ fn measure(node: &Node) -> (usize, usize) {
         Value::List(items) => &mut items.iter(),
         Value::Map(entries) => &mut entries.iter().map(|(_, node)| node),
     };
-    let (values, height) = children.map(measure).fold((1, 0), |(all, high), (values, height)| (all + values, high.max(height)));
+    let (values, height) =
+        children.map(measure).fold((1, 0), |(all, high), (values, height)| (all + values, high.max(height)));
     (values, height + 1)
 }
