@@ -68,6 +68,18 @@ impl Secrets {
         }
         shown
     }
+
+    /// The text without the beginning of a secret at its end, where it may have been cut.
+    fn without_begun<'t>(&self, text: &'t str) -> &'t str {
+        /// Fewer bytes of a secret tell nothing, and would take the end of every text away.
+        const BEGUN: usize = 4;
+        let begun = |secret: &str| {
+            let longest = secret.len().min(text.len() + 1);
+            (BEGUN..longest).rev().find(|length| text.as_bytes().ends_with(&secret.as_bytes()[..*length]))
+        };
+        let length = self.0.iter().filter_map(|secret| begun(secret)).max().unwrap_or_default();
+        &text[..text.floor_char_boundary(text.len() - length)]
+    }
 }
 
 /// Whether a header's value is never shown, whoever sent it. The name in any case.
@@ -102,7 +114,11 @@ pub fn collect(exchange: &Exchange, secrets: &Secrets) -> Evidence {
         chain.push(subject.into());
     }
     let start = exchange.seen.as_ref().map(|seen| &*seen.start).filter(|start| !start.is_empty());
-    let body_start = start.map(|start| cut(&secrets.hide(start), EVIDENCE_BYTES - HEADER_BYTES - CHAIN_BYTES).into());
+    let body_start = start.map(|start| {
+        let hidden = secrets.hide(start);
+        let whole = cut(&hidden, EVIDENCE_BYTES - HEADER_BYTES - CHAIN_BYTES);
+        secrets.without_begun(whole).into()
+    });
     Evidence { headers, body_start, chain }
 }
 
@@ -112,4 +128,76 @@ pub(crate) fn cut(text: &str, bytes: usize) -> &str {
         return text;
     }
     &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::Seen;
+    use crate::http::spec::{Header, Proxy, ProxyScheme};
+
+    fn request() -> Request {
+        Request {
+            auth: Some(Auth::Basic { username: "user".into(), password: "pass word".into() }),
+            headers: vec![
+                Header { name: "x-key".into(), value: "k3y".into(), secret: true },
+                Header { name: "accept".into(), value: "text/html".into(), secret: false },
+                Header { name: "cookie".into(), value: "a=1".into(), secret: false },
+            ],
+            proxy: Some(Proxy {
+                scheme: ProxyScheme::Http,
+                host: "proxy".into(),
+                port: 1,
+                credentials: Some(("me".into(), "pr0xy".into())),
+            }),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_are() {
+        let secrets = Secrets::of(&request());
+        for text in ["pass word", "pass+word", "dXNlcjpwYXNzIHdvcmQ=", "k3y", "a=1", "pr0xy", "bWU6cHIweHk="] {
+            assert_eq!(secrets.hide(&format!("<{text}>")), "<(hidden)>");
+        }
+        assert_eq!(secrets.hide("text/html"), "text/html");
+        assert_eq!(secrets.without_begun("a page that says pass wo"), "a page that says ");
+        assert_eq!(secrets.without_begun("a page that says no"), "a page that says no");
+        assert!(!format!("{secrets:?}").contains("k3y"));
+        let exchange = Exchange {
+            headers: vec![
+                ("server".into(), b"nginx".as_slice().into()),
+                ("Set-Cookie".into(), b"session=1".as_slice().into()),
+                ("x-echo".into(), b"you sent k3y".as_slice().into()),
+            ],
+            seen: Some(Seen { start: "<p>k3y pass word".into(), ..Seen::default() }),
+            chain: vec!["CN=site".into()],
+            ..Exchange::default()
+        };
+        let evidence = collect(&exchange, &secrets);
+        let shown = |name: &str, value: &str| (Box::from(name), Box::from(value));
+        assert_eq!(
+            evidence.headers,
+            [shown("server", "nginx"), shown("Set-Cookie", HIDDEN), shown("x-echo", "you sent (hidden)")]
+        );
+        assert_eq!(evidence.body_start.as_deref(), Some("<p>(hidden) (hidden)"));
+        assert_eq!(evidence.chain, ["CN=site".into()]);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let exchange = Exchange {
+            headers: (0..1000).map(|n| (format!("x-{n}").into(), vec![0xff; 5000].into())).collect(),
+            seen: Some(Seen { start: "ö".repeat(20_000).into(), ..Seen::default() }),
+            chain: vec!["CN=long".repeat(10_000).into(); 10],
+            ..Exchange::default()
+        };
+        let evidence = collect(&exchange, &Secrets::default());
+        let headers: usize = evidence.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let chain: usize = evidence.chain.iter().map(|subject| subject.len()).sum();
+        let body = evidence.body_start.map_or(0, |start| start.len());
+        assert!(headers > 0 && chain > 0 && body > 0);
+        assert!(headers + chain + body <= EVIDENCE_BYTES, "{headers} {chain} {body}");
+        assert_eq!(collect(&Exchange::default(), &Secrets::default()), Evidence::default());
+    }
 }

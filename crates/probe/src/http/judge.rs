@@ -55,12 +55,15 @@ pub fn judge(exchange: &Exchange, expectations: &Expectations, now: Timestamp) -
     let expect = &expectations.expect;
     let mut down = Vec::new();
     let mut degraded = Vec::new();
-    if let Some(status) = exchange.status
+    // What is expected of the answer is expected of the one after all redirects, which then never came.
+    let redirected = exchange.failure.as_ref().map(|failure| failure.code);
+    let answered = !matches!(redirected, Some(Code::HttpRedirectLimit | Code::HttpRedirectInvalid));
+    if let Some(status) = exchange.status.filter(|_| answered)
         && !expect.status.iter().any(|(from, to)| (*from..=*to).contains(&status))
     {
         down.push(Cause::new(Code::HttpStatus, format!("status {status}, expected {}", ranges(&expect.status))));
     }
-    if let Some(version) = exchange.http_version
+    if let Some(version) = exchange.http_version.filter(|_| answered)
         && !expect.http_version.is_empty()
         && !expect.http_version.contains(&version)
     {
@@ -68,12 +71,12 @@ pub fn judge(exchange: &Exchange, expectations: &Expectations, now: Timestamp) -
         let message = format!("HTTP version {}, expected {}", version.as_str(), expected.join(" or "));
         down.push(Cause::new(Code::HttpVersion, message));
     }
-    if exchange.status.is_some() {
+    if answered && exchange.status.is_some() {
         for ((name, pattern), regex) in expect.headers.iter().zip(&expectations.headers) {
             header(exchange, name, &pattern.0, regex, &mut down);
         }
     }
-    if let Some(seen) = &exchange.seen {
+    if let Some(seen) = exchange.seen.as_ref().filter(|_| answered) {
         down.extend(seen.faults.iter().cloned());
         down.extend(seen.failed.iter().cloned());
     }
@@ -96,10 +99,10 @@ pub fn judge(exchange: &Exchange, expectations: &Expectations, now: Timestamp) -
             causes.append(&mut degraded);
             return Verdict::Unknown(causes);
         }
+        // What ended the exchange stands before what it broke on the way.
         Some(failure) => {
-            if !down.contains(failure) {
-                down.insert(0, failure.clone());
-            }
+            down.retain(|cause| cause != failure);
+            down.insert(0, failure.clone());
         }
         None => {}
     }
@@ -202,4 +205,159 @@ pub(crate) fn quoted(text: &str) -> String {
     }
     shown.push('`');
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::spec::{ExpectCertificate, Pattern};
+
+    const NOW: Timestamp = Timestamp(1_796_000_000_000_000);
+
+    fn answer(status: u16) -> Exchange {
+        Exchange {
+            status: Some(status),
+            http_version: Some(HttpVersion::Http11),
+            headers: vec![
+                ("content-type".into(), b"text/html".as_slice().into()),
+                ("x-cache".into(), b"MISS".as_slice().into()),
+                ("x-cache".into(), b"HIT".as_slice().into()),
+                ("set-cookie".into(), b"session=secret".as_slice().into()),
+            ],
+            seen: Some(Seen { complete: true, ..Seen::default() }),
+            response_time_us: Some(1_500_000),
+            ..Exchange::default()
+        }
+    }
+
+    fn certificate(left: i64) -> Arc<Certificate> {
+        Arc::new(Certificate { not_after: NOW.plus(left), issuer: "CN=ca".into(), subject: "CN=site".into() })
+    }
+
+    fn header(name: &str, pattern: &str) -> (Arc<str>, Pattern) {
+        (name.into(), Pattern(pattern.into()))
+    }
+
+    /// The verdict as text: `down: CODE MESSAGE; CODE MESSAGE`.
+    fn check(exchange: &Exchange, expect: &Expect, expected: &str) {
+        let verdict = judge(exchange, &Expectations::compile(expect).unwrap(), NOW);
+        let causes: Vec<String> = verdict.causes().iter().map(ToString::to_string).collect();
+        let told = if causes.is_empty() {
+            verdict.as_str().to_owned()
+        } else {
+            format!("{}: {}", verdict.as_str(), causes.join("; "))
+        };
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn statuses() {
+        let expect = |status: &[(u16, u16)]| Expect { status: status.to_vec(), ..Expect::default() };
+        check(&answer(200), &Expect::default(), "up");
+        check(&answer(299), &Expect::default(), "up");
+        check(&answer(503), &Expect::default(), "down: http.status status 503, expected 200-299");
+        check(&answer(404), &expect(&[(200, 299), (404, 404)]), "up");
+        check(&answer(300), &expect(&[(200, 299), (404, 404)]), "down: http.status status 300, expected 200-299, 404");
+    }
+
+    #[test]
+    fn headers_and_version() {
+        let expect = |headers: Vec<_>| Expect { headers, ..Expect::default() };
+        check(&answer(200), &expect(vec![header("content-type", "^text/html")]), "up");
+        check(&answer(200), &expect(vec![header("x-cache", "^HIT$")]), "up");
+        check(
+            &answer(200),
+            &expect(vec![header("x-cache", "^NONE$"), header("etag", "."), header("set-cookie", "x")]),
+            "down: header.mismatch header x-cache is `MISS`, expected `^NONE$`; \
+             header.mismatch header etag is missing, expected `.`; \
+             header.mismatch header set-cookie does not match `x`",
+        );
+        let two = Expect { http_version: vec![HttpVersion::Http2], ..Expect::default() };
+        check(&answer(200), &two, "down: http.version HTTP version 1.1, expected 2");
+    }
+
+    #[test]
+    fn slow_is_degraded() {
+        let expect = |limit| Expect { response_time: Some(Duration::from_millis(limit)), ..Expect::default() };
+        check(&answer(200), &expect(1500), "up");
+        check(&answer(200), &expect(1499), "degraded: response_time.exceeded took 1500.0 ms, expected at most 1s499ms");
+        let unfinished = Exchange { response_time_us: None, ..answer(200) };
+        check(&unfinished, &expect(1), "up");
+    }
+
+    #[test]
+    fn certificates_of_every_hop() {
+        let day = |days: u64| Some(Duration::from_secs(days * 86_400));
+        let expect =
+            Expect { certificate: Some(ExpectCertificate { degraded: day(14), down: day(1) }), ..Expect::default() };
+        let with = |left: &[i64]| Exchange {
+            certificates: left.iter().map(|left| certificate(*left)).collect(),
+            ..answer(200)
+        };
+        check(&with(&[14 * DAY, 90 * DAY]), &expect, "up");
+        check(
+            &with(&[90 * DAY, 14 * DAY - 1]),
+            &expect,
+            "degraded: certificate.expiring 13 d left, expected 14d \
+             (certificate of CN=site ends 2026-12-14T00:53:19.999999Z)",
+        );
+        check(
+            &with(&[DAY - 1, 90 * DAY]),
+            &expect,
+            "down: certificate.expiring 23 h left, expected 1d \
+             (certificate of CN=site ends 2026-12-01T00:53:19.999999Z)",
+        );
+        check(
+            &with(&[-1]),
+            &expect,
+            "down: certificate.expiring ended, expected 1d (certificate of CN=site ends 2026-11-30T00:53:19.999999Z)",
+        );
+        check(&answer(200), &expect, "up");
+    }
+
+    #[test]
+    fn all_that_failed_is_told_the_gravest_first() {
+        let seen = Seen {
+            faults: vec![Cause::new(Code::BodyLimit, "more")],
+            failed: vec![Cause::new(Code::BodyPatternPresent, "`x` matches"), Cause::new(Code::BodySize, "3 bytes")],
+            ..Seen::default()
+        };
+        let expect = Expect {
+            response_time: Some(Duration::from_secs(1)),
+            headers: vec![header("etag", ".")],
+            ..Expect::default()
+        };
+        let exchange = Exchange { seen: Some(seen), ..answer(503) };
+        check(
+            &exchange,
+            &expect,
+            "down: http.status status 503, expected 200-299; header.mismatch header etag is missing, expected `.`; \
+             body.limit more; body.size 3 bytes; body.pattern_present `x` matches; \
+             response_time.exceeded took 1500.0 ms, expected at most 1s",
+        );
+        // The connection broke in the middle of the body: what was received still counts.
+        let broken = Exchange {
+            failure: Some(Cause::new(Code::ReceiveReset, "reset")),
+            response_time_us: None,
+            seen: None,
+            ..answer(503)
+        };
+        check(&broken, &Expect::default(), "down: receive.reset reset; http.status status 503, expected 200-299");
+    }
+
+    #[test]
+    fn failures() {
+        let failed = |code| Exchange { failure: Some(Cause::new(code, "why")), ..Exchange::default() };
+        for code in Code::ALL {
+            let exchange = failed(*code);
+            let verdict = match code.area() {
+                Area::Policy | Area::Skipped | Area::Stopped | Area::Own => "unknown",
+                Area::Proxy if matches!(code, Code::ProxyUnreachable | Code::ProxyAuthentication) => "unknown",
+                _ => "down",
+            };
+            check(&exchange, &Expect::default(), &format!("{verdict}: {code} why"));
+        }
+        let redirected = Exchange { failure: Some(Cause::new(Code::HttpRedirectLimit, "10")), ..answer(302) };
+        check(&redirected, &Expect::default(), "down: http.redirect_limit 10");
+    }
 }

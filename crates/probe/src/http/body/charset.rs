@@ -280,10 +280,7 @@ impl Scanner<'_> {
             }
             seen.push(name);
         }
-        match need_pragma? {
-            true if !got_pragma => None,
-            _ => charset,
-        }
+        if need_pragma? && !got_pragma { None } else { charset }
     }
 
     /// The next attribute of a tag, name and value in lower case; `None` at the tag's end.
@@ -352,12 +349,11 @@ fn from_content(content: &[u8]) -> Option<&'static Encoding> {
         rest = &rest[at..];
         let Some(value) = rest.trim_ascii_start().strip_prefix(b"=") else { continue };
         let value = value.trim_ascii_start();
-        let value = match value.split_first()? {
-            (quote @ (b'"' | b'\''), inner) => &inner[..inner.iter().position(|byte| byte == quote)?],
-            _ => {
-                let end = value.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b';');
-                &value[..end.unwrap_or(value.len())]
-            }
+        let value = if let (quote @ (b'"' | b'\''), inner) = value.split_first()? {
+            &inner[..inner.iter().position(|byte| byte == quote)?]
+        } else {
+            let end = value.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b';');
+            &value[..end.unwrap_or(value.len())]
         };
         return Encoding::for_label(value);
     }

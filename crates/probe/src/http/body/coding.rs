@@ -380,7 +380,7 @@ impl Brotli {
 
 /// The window's bits from the first byte of a stream, RFC 7932 section 9.1; `None`: a large window.
 fn window_bits(first: u8) -> Option<u32> {
-    if first & 1 == 0 {
+    if first.trailing_zeros() > 0 {
         return Some(16);
     }
     match (first >> 1 & 7, first >> 4 & 7) {
@@ -396,9 +396,9 @@ fn window_bits(first: u8) -> Option<u32> {
 fn ring_bytes(input: &[u8], window_bits: u32) -> usize {
     const SLACK: usize = 1 << 10;
     let window = 1usize << window_bits;
-    let header_bits = if input[0] & 1 == 0 {
+    let header_bits = if input[0].trailing_zeros() > 0 {
         1
-    } else if input[0] >> 1 & 7 == 0 {
+    } else if (input[0] >> 1).trailing_zeros() >= 3 {
         7
     } else {
         4

@@ -1,4 +1,4 @@
-//! Expectations on the values of a JSON body, found by JSONPath (RFC 9535).
+//! Expectations on the values of a JSON body, found by `JSONPath` (RFC 9535).
 
 use super::pattern::{self, Compiled};
 use crate::http::judge::quoted;
@@ -61,10 +61,9 @@ pub fn judge(text: &str, expected: &[Expected], failed: &mut Vec<Cause>) {
 impl Expected {
     fn judge(&self, root: &Value, failed: &mut Vec<Cause>) {
         let path = &self.expect.path_text;
-        let test = &self.expect.test;
         let found = self.expect.path.query(root);
         let mut fail = |what: String| failed.push(Cause::new(Code::BodyJson, format!("{path} {what}")));
-        match (found.is_empty(), test.exists) {
+        match (found.is_empty(), self.expect.test.exists) {
             (true, Some(false)) => return,
             (true, _) => return fail("finds nothing".to_owned()),
             (false, Some(false)) => return fail("exists, expected that it does not".to_owned()),
@@ -93,7 +92,7 @@ impl Expected {
         }
         if let Some(pattern) = &self.matches {
             let fits = match value {
-                Value::String(text) => pattern.regex().is_match(text),
+                Value::String(value) => pattern.regex().is_match(value),
                 other => pattern.regex().is_match(&other.to_string()),
             };
             if !fits {
@@ -132,7 +131,6 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-#[expect(clippy::float_cmp, reason = "the configuration asks for this very number")]
 fn equal_numbers(a: &Number, b: &Number) -> bool {
     let whole = |number: &Number| number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
     match (whole(a), whole(b)) {

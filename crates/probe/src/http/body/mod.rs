@@ -493,7 +493,7 @@ impl Readers {
             Text::Held(held) if held.len() + text.len() <= HELD_BYTES => held.push_str(text),
             Text::Held(held) => {
                 let held = std::mem::take(held);
-                self.start = cut(&held, START_BYTES).to_owned();
+                cut(&held, START_BYTES).clone_into(&mut self.start);
                 let mut streaming = Box::new(Streaming::new(&self.shared));
                 streaming.feed(&held);
                 drop(held);

@@ -198,12 +198,12 @@ fn what_is_wrong_with_a_coding_is_told() {
 
 #[test]
 fn a_bomb_ends_at_the_bound_in_bounded_memory() {
-    let zeros = vec![0u8; 60 << 20];
-    let limits = Limits::default();
+    let zeros = vec![0u8; 20 << 20];
+    let limits = Limits { body_decoded: 2 << 20, ..Limits::default() };
     for (coding, wire) in [("gzip", gzip(&zeros)), ("gzip, gzip", gzip(&gzip(&zeros))), ("zstd", zstd(&zeros))] {
         let inspector = Inspector::compile(&expect(page_body()), &limits, &[]).unwrap();
         let (seen, granted) = inspect(&inspector, &head(None, &[coding]), &wire, 64 << 10);
-        assert_eq!(told(&seen.faults), ["body.limit more than 52428800 bytes decoded (limits.body_decoded)"]);
+        assert_eq!(told(&seen.faults), ["body.limit more than 2097152 bytes decoded (limits.body_decoded)"]);
         assert!(seen.body.decoded_bytes <= limits.body_decoded + STEP_BYTES as u64);
         assert!(granted < 4 << 20, "{coding}: {granted}");
     }
@@ -519,7 +519,7 @@ fn any_pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn matching_agrees_with_the_whole_text(
