@@ -1,4 +1,6 @@
 //! Each fault is really seen on the wire, by clients that are as raw as can be.
 
 mod client;
+mod names;
+mod proxies;
 mod sites;
