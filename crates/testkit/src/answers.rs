@@ -328,7 +328,7 @@ pub(crate) fn many_headers(asked: &Asked<'_>) -> Reply {
 
 pub(crate) fn bomb(asked: &Asked<'_>) -> Reply {
     let codings = asked.command.text("encoding", "gzip");
-    let body = asked.state.bombs.get(codings, asked.command.number("size", 256 << 20)).unwrap_or_default();
+    let body = asked.state.bombs.get(codings, asked.command.number("size", 128 << 20)).unwrap_or_default();
     let names: Vec<&str> = codings.split(',').map(|coding| coding::header_name(coding.trim())).collect();
     Answer::new(200, PLAIN, body).header("content-encoding", names.join(", ")).into()
 }

@@ -22,17 +22,17 @@ pub(crate) fn header_name(coding: &str) -> &str {
 pub fn encode_from(coding: &str, mut input: impl Read) -> io::Result<Vec<u8>> {
     match coding {
         "gzip" | "x-gzip" => {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
             io::copy(&mut input, &mut encoder)?;
             encoder.finish()
         }
         "deflate" => {
-            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
             io::copy(&mut input, &mut encoder)?;
             encoder.finish()
         }
         "deflate-raw" => {
-            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
             io::copy(&mut input, &mut encoder)?;
             encoder.finish()
         }

@@ -111,11 +111,13 @@ fn make(command: &Command, request: &Request, state: &State) -> Reply {
     let asked = Asked { command, request, state };
     let name = if command.name.is_empty() { "page" } else { &command.name };
     let reply = match Fault::find(name) {
-        Some(fault) if fault.expected(request.scheme()).is_none() => {
-            Answer::new(501, "text/plain", format!("{name} does not exist by {}\n", request.version)).into()
+        Some(fault) if fault.stage != Stage::Answer => {
+            Answer::new(400, "text/plain", format!("{name} needs a port or a server name of its own\n")).into()
         }
-        Some(Fault { make: Make::Answer(make), .. }) => make(&asked),
-        Some(_) => Answer::new(400, "text/plain", format!("{name} needs a port or a server name of its own\n")).into(),
+        Some(Fault { make: Make::Answer(make), expected, .. }) if !expected[request.scheme() as usize].is_empty() => {
+            make(&asked)
+        }
+        Some(_) => Answer::new(501, "text/plain", format!("{name} does not exist by {}\n", request.version)).into(),
         None => Answer::new(404, "text/plain", format!("there is no fault {name}\n")).into(),
     };
     match reply {

@@ -851,7 +851,7 @@ const FAULTS: &[Fault] = &[
     row(
         "bomb",
         Stage::Answer,
-        "size=268435456 zeros in encoding=gzip (deflate, deflate-raw, br, zstd, or a list: nested)",
+        "size=134217728 zeros in encoding=gzip (deflate, deflate-raw, br, zstd, or a list: nested)",
         "encoding=gzip",
         all("body.limit"),
         Answer(answers::bomb),

@@ -1,5 +1,6 @@
 //! Each fault is really seen on the wire, by clients that are as raw as can be.
 
+mod answers;
 mod client;
 mod names;
 mod proxies;
