@@ -177,6 +177,13 @@ impl Plan {
         self.count == 0
     }
 
+    /// Bytes held for the sites.
+    pub fn bytes(&self) -> usize {
+        self.sites.capacity() * size_of::<Site>()
+            + self.jittered.capacity() * size_of::<Jittered>()
+            + self.queue.capacity() * size_of::<Queued>()
+    }
+
     /// Takes a site in, from its first slot at or after `from` on. Where the id is in the plan, the site is
     /// taken out before, and what [`Plan::remove`] returns is returned.
     pub fn insert(&mut self, id: u32, entry: Entry, from: Timestamp) -> Option<Due> {
