@@ -1,9 +1,91 @@
-//! What the checks of one runtime share: resolvers, roots, idle connections, the memory bound.
+//! What the checks of one runtime share: resolvers, certificates, idle connections, the memory bound.
 
-/// What is shared is made from.
-#[derive(Debug, Clone, Default)]
-pub struct SharedOptions {}
+use crate::http::pool::Pool;
+use crate::http::resolve::Names;
+use crate::http::tls::Certificates;
+use crate::memory::Memory;
+use crate::policy::Policy;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of one buffer into which answers are read.
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// What is shared is made from. What stands behind an `Arc` may be shared by several runtimes.
+#[derive(Debug, Clone)]
+pub struct SharedOptions {
+    /// `network.refuse`
+    pub policy: Policy,
+    /// `limits.memory`
+    pub memory: Arc<Memory>,
+    /// The machine's roots and the chains that were seen.
+    pub certificates: Arc<Certificates>,
+    /// The machine's name servers and search list: `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// The machine's own names: `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// Idle connections kept in all, because each holds a descriptor; beyond it the oldest is closed.
+    pub idle_connections_max: usize,
+}
+
+impl Default for SharedOptions {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            memory: Memory::new(64 << 20),
+            certificates: Arc::new(Certificates::default()),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            hosts: PathBuf::from("/etc/hosts"),
+            idle_connections_max: 256,
+        }
+    }
+}
 
 /// What the checks of one runtime share.
 #[derive(Debug)]
-pub struct Shared {}
+pub struct Shared {
+    pub(crate) policy: Policy,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) names: Names,
+    pub(crate) pool: Pool,
+    pub(crate) buffers: Buffers,
+}
+
+impl Shared {
+    /// Opens nothing yet: files and sockets are opened when a check needs them.
+    pub fn new(options: SharedOptions) -> Arc<Self> {
+        Arc::new(Self {
+            policy: options.policy,
+            memory: options.memory,
+            certificates: options.certificates,
+            names: Names::new(options.resolv_conf, options.hosts),
+            pool: Pool::new(options.idle_connections_max),
+            buffers: Buffers(Mutex::new(Vec::new())),
+        })
+    }
+}
+
+/// Buffers into which answers are read. A check holds one only while there is something in it, so that
+/// thousands of checks that wait hold none.
+#[derive(Debug)]
+pub(crate) struct Buffers(Mutex<Vec<Box<[u8]>>>);
+
+/// Buffers that are kept for the next use.
+const BUFFERS_KEPT: usize = 4;
+
+impl Buffers {
+    /// A buffer of [`BUFFER_BYTES`], with old content.
+    pub(crate) fn take(&self) -> Box<[u8]> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
+    }
+
+    /// Gives a buffer back.
+    pub(crate) fn give(&self, buffer: Box<[u8]>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < BUFFERS_KEPT {
+            kept.push(buffer);
+        }
+    }
+}
