@@ -47,9 +47,14 @@ impl Memory {
 
     /// Waits, in the order of asking, until so many bytes are free, and takes them.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, BeyondBound> {
-        let mut reservation = Reservation { memory: self.clone(), units: 0 };
+        let mut reservation = self.nothing();
         reservation.grow(bytes).await?;
         Ok(reservation)
+    }
+
+    /// A reservation that holds nothing yet.
+    pub fn nothing(self: &Arc<Self>) -> Reservation {
+        Reservation { memory: self.clone(), units: 0 }
     }
 }
 

@@ -85,7 +85,8 @@ impl Policy {
             IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
-        let hit = |address: IpAddr| self.refused.iter().find(|(net, _)| net.contains(&address)).map(|(_, word)| &**word);
+        let hit =
+            |address: IpAddr| self.refused.iter().find(|(net, _)| net.contains(&address)).map(|(_, word)| &**word);
         hit(address).or_else(|| held.and_then(hit))
     }
 

@@ -1,8 +1,7 @@
 //! What the checks of one runtime share: resolvers, certificates, idle connections, the memory bound.
 
 use crate::http::pool::Pool;
-use crate::http::resolve::Names;
-use crate::http::tls::Certificates;
+use crate::http::{Certificates, Names};
 use crate::memory::Memory;
 use crate::policy::Policy;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use crate::http::body::{Head as BodyHead, Inspection, Step};
 use crate::http::conn::{Conn, Filled, cause_in};
 use crate::http::connect::{Dial, dial};
 use crate::http::h1::{self, Chunks, Framing, Malformed, Piece};
-use crate::http::h2::{self, H2};
+use crate::http::h2::H2;
 use crate::http::judge::Exchange;
 use crate::http::pool::PoolKey;
 use crate::http::proxy::{self, Target};
@@ -88,6 +88,14 @@ impl Run {
         self.reserve().await
     }
 
+    /// As [`Run::hold`], for what the inspection asks.
+    pub(crate) async fn grow(&mut self, more: usize) -> Result<(), Cause> {
+        self.waits_for_memory = true;
+        let result = self.reservation.grow(more).await;
+        self.waits_for_memory = false;
+        result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
+    }
+
     async fn reserve(&mut self) -> Result<(), Cause> {
         let bytes = self.held + self.inspection.as_ref().map_or(0, Inspection::held_bytes);
         self.waits_for_memory = true;
@@ -146,7 +154,11 @@ impl Ask<'_> {
 enum Landed {
     /// The answer that is judged.
     Here,
-    Redirect { status: u16, location: Box<[u8]>, cookies: Vec<Box<[u8]>> },
+    Redirect {
+        status: u16,
+        location: Box<[u8]>,
+        cookies: Vec<Box<[u8]>>,
+    },
 }
 
 /// A connection that can be asked, and what is known of it.
@@ -305,7 +317,10 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
                 &mut run.trace,
             )
             .await
-            .inspect_err(|_| drop(run.trace.done()))?
+            .inspect_err(|_| {
+                // Where nothing was dialled, the lookup was the last that was done.
+                run.trace.done();
+            })?
         }
     };
     let address = run.trace.current().address;
@@ -323,7 +338,7 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
         run.trace.enter(Phase::Send);
         run.hold(H2_BYTES).await?;
         let opened = H2::open(conn, request.limits.headers).await;
-        Speaks::Http2(Box::new(opened.map_err(|error| h2::cause_of(&error, Phase::Send))?))
+        Speaks::Http2(Box::new(opened.map_err(|error| error.cause_in(Phase::Send))?))
     } else {
         Speaks::Http1(conn)
     };
@@ -350,8 +365,7 @@ async fn addresses(
     }
     let request = &ctx.check.request;
     run.trace.enter(Phase::Dns);
-    let question =
-        Question { name, ip: request.ip, resolver: &request.resolver, cached: request.dns_cache };
+    let question = Question { name, ip: request.ip, resolver: &request.resolver, cached: request.dns_cache };
     let (found, lookup) = resolve(&ctx.shared.names, question, turn, &mut run.trace).await?;
     Ok((found, Some(lookup)))
 }
@@ -373,9 +387,9 @@ async fn through(
     let literal: Option<IpAddr> = name.parse().ok();
     let policy = &ctx.shared.policy;
     let refused = |address: IpAddr| {
-        policy.refuses(address).map(|word| {
-            Cause::new(Code::PolicyAddress, format!("{address} is refused by network.refuse: {word}"))
-        })
+        policy
+            .refuses(address)
+            .map(|word| Cause::new(Code::PolicyAddress, format!("{address} is refused by network.refuse: {word}")))
     };
     if let Some(cause) = literal.and_then(refused) {
         return Err(cause);
@@ -386,7 +400,8 @@ async fn through(
         None if proxy.scheme == ProxyScheme::Socks5 => {
             let (found, _) = addresses(ctx, run, None, name, turn.take()).await?;
             // IPv4 first: few proxies speak both, and they cannot be raced.
-            let mut allowed: Vec<IpAddr> = found.iter().copied().filter(|address| refused(*address).is_none()).collect();
+            let mut allowed: Vec<IpAddr> =
+                found.iter().copied().filter(|address| refused(*address).is_none()).collect();
             allowed.sort_by_key(IpAddr::is_ipv6);
             match (allowed.first(), found.first()) {
                 (Some(address), _) => Target::Address(*address),
@@ -486,12 +501,7 @@ async fn speak(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, line: &mut Line) 
     }
 }
 
-async fn speak_http1(
-    ctx: Context<'_>,
-    run: &mut Run,
-    ask: &Ask<'_>,
-    conn: &mut Conn,
-) -> Result<(Landed, bool), Cause> {
+async fn speak_http1(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, conn: &mut Conn) -> Result<(Landed, bool), Cause> {
     let buffers = &ctx.shared.buffers;
     let mut unsent = None;
     run.trace.enter(Phase::Send);
@@ -588,7 +598,9 @@ async fn speak_http1(
         if filled.is_empty() {
             match framing {
                 Framing::Close => break,
-                Framing::Chunked => return Err(truncated("the connection was closed before the last chunk".to_owned())),
+                Framing::Chunked => {
+                    return Err(truncated("the connection was closed before the last chunk".to_owned()));
+                }
                 _ => return Err(truncated(format!("the connection was closed {left} bytes before the end"))),
             }
         }
@@ -617,7 +629,11 @@ async fn read_head<'b>(
         let read = conn.read(&ctx.shared.buffers).await;
         let mut filled = match (read, &unsent) {
             (Ok(filled), None) if filled.is_empty() => {
-                let why = if first { "the connection was closed before an answer" } else { "the connection was closed within the header" };
+                let why = if first {
+                    "the connection was closed before an answer"
+                } else {
+                    "the connection was closed within the header"
+                };
                 return Err(Cause::new(phase.closed(), why));
             }
             (Ok(filled), Some(cause)) if filled.is_empty() && first => return Err(cause.clone()),
@@ -748,12 +764,7 @@ impl Sink {
                 loop {
                     match step {
                         Step::More => return Ok(true),
-                        Step::NeedsMemory(more) => {
-                            run.waits_for_memory = true;
-                            let grown = run.reservation.grow(more).await;
-                            run.waits_for_memory = false;
-                            grown.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))?;
-                        }
+                        Step::NeedsMemory(more) => run.grow(more).await?,
                         Step::Pause => tokio::task::yield_now().await,
                         Step::Fault(cause) => return Err(cause),
                     }
@@ -847,9 +858,9 @@ async fn speak_http2(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, h2: &mut H2
         run.trace.enter(Phase::Send);
     }
     let sent = h2.send(request, Bytes::copy_from_slice(ask.body)).await;
-    let response = sent.map_err(|error| h2::cause_of(&error, Phase::Send))?;
+    let response = sent.map_err(|error| error.cause_in(Phase::Send))?;
     run.trace.enter(Phase::Wait);
-    let answer = h2.head(response).await.map_err(|error| h2::cause_of(&error, Phase::Wait))?;
+    let answer = h2.head(response).await.map_err(|error| error.cause_in(Phase::Wait))?;
     run.trace.enter(Phase::Receive);
     let (parts, mut body) = answer.into_parts();
     let length: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
@@ -870,10 +881,10 @@ async fn speak_http2(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, h2: &mut H2
     let (landed, mut sink) = begin(ctx, run, ask, head, &[], bodyless).await?;
     loop {
         let data = h2.data(&mut body).await.map_err(|error| {
-            let cause = h2::cause_of(&error, Phase::Receive);
+            let cause = error.cause_in(Phase::Receive);
             match cause.code {
                 // The connection ended without a word: the body is cut.
-                Code::ReceiveClosed if error.get_io().is_some() => Cause::new(Code::BodyTruncated, cause.message),
+                Code::ReceiveClosed if error.is_connection() => Cause::new(Code::BodyTruncated, cause.message),
                 _ => cause,
             }
         })?;

@@ -28,7 +28,7 @@ impl std::fmt::Debug for H2 {
 
 impl H2 {
     /// Sends the preface; the server's is not waited for.
-    pub(crate) async fn open(conn: Conn, header_bytes: u64) -> Result<Self, h2::Error> {
+    pub(crate) async fn open(conn: Conn, header_bytes: u64) -> Result<Self, Broken> {
         let header_bytes = u32::try_from(header_bytes).unwrap_or(u32::MAX);
         let (send, connection) = h2::client::Builder::new()
             .enable_push(false)
@@ -47,12 +47,12 @@ impl H2 {
     }
 
     /// Drives the connection until the future is done. The error is the connection's, where that ended first.
-    async fn drive<T>(&mut self, future: impl Future<Output = T>) -> Result<T, h2::Error> {
+    async fn drive<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Broken> {
         drive(&mut self.connection, &mut self.ended, future).await
     }
 
     /// Sends a request with its body. Comes back when all of it is handed on, or the server began to answer.
-    pub(crate) async fn send(&mut self, request: http::Request<()>, body: Bytes) -> Result<ResponseFuture, h2::Error> {
+    pub(crate) async fn send(&mut self, request: http::Request<()>, body: Bytes) -> Result<ResponseFuture, Broken> {
         let (connection, ended) = (&mut self.connection, &mut self.ended);
         drive(connection, ended, std::future::poll_fn(|cx| self.send.poll_ready(cx))).await??;
         let (response, stream) = self.send.send_request(request, body.is_empty())?;
@@ -66,16 +66,16 @@ impl H2 {
     }
 
     /// Waits for the head of the answer.
-    pub(crate) async fn head(&mut self, response: ResponseFuture) -> Result<http::Response<RecvStream>, h2::Error> {
-        self.drive(response).await?
+    pub(crate) async fn head(&mut self, response: ResponseFuture) -> Result<http::Response<RecvStream>, Broken> {
+        Ok(self.drive(response).await??)
     }
 
     /// The next part of the body; `None` at its end.
-    pub(crate) async fn data(&mut self, body: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
+    pub(crate) async fn data(&mut self, body: &mut RecvStream) -> Result<Option<Bytes>, Broken> {
         let next = self.drive(std::future::poll_fn(|cx| body.poll_data(cx))).await?;
         match next {
             Some(Ok(data)) => Ok(Some(data)),
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) => Err(error.into()),
             None => {
                 self.drive(std::future::poll_fn(|cx| body.poll_trailers(cx))).await??;
                 Ok(None)
@@ -88,7 +88,7 @@ async fn drive<T>(
     connection: &mut Connection<Conn, Bytes>,
     ended: &mut bool,
     future: impl Future<Output = T>,
-) -> Result<T, h2::Error> {
+) -> Result<T, Broken> {
     let mut future = pin!(future);
     let mut failure = None;
     std::future::poll_fn(|cx| {
@@ -98,9 +98,7 @@ async fn drive<T>(
         }
         match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
-            Poll::Pending if *ended => Poll::Ready(Err(failure
-                .take()
-                .unwrap_or_else(|| h2::Error::from(std::io::Error::from(std::io::ErrorKind::UnexpectedEof))))),
+            Poll::Pending if *ended => Poll::Ready(Err(failure.take().map_or(Broken::Closed, Broken::Http2))),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -119,18 +117,46 @@ async fn send_body(mut stream: SendStream<Bytes>, mut body: Bytes) -> Result<(),
     Ok(())
 }
 
-/// The cause that an error of HTTP/2 stands for in a phase: a reset of the stream, the server's farewell, the
-/// connection's own errors, or a breach of RFC 9113.
-pub(crate) fn cause_of(error: &h2::Error, phase: Phase) -> Cause {
-    if let Some(io) = error.get_io() {
-        return cause_in(io, phase);
+/// How a connection of HTTP/2 broke.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Http2(h2::Error),
+    /// It was closed without a word.
+    Closed,
+}
+
+impl From<h2::Error> for Broken {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(error)
     }
-    let reason = || error.reason().map_or_else(|| error.to_string(), |reason| format!("{reason:?}"));
-    if error.is_remote() && error.is_go_away() {
-        return Cause::new(phase.closed(), format!("the server said farewell: {}", reason()));
+}
+
+impl Broken {
+    /// Whether the connection ended under it, rather than the stream or the protocol.
+    pub(crate) fn is_connection(&self) -> bool {
+        match self {
+            Self::Http2(error) => error.is_io(),
+            Self::Closed => true,
+        }
     }
-    if error.is_remote() && error.is_reset() {
-        return Cause::new(phase.reset(), format!("the server reset the stream: {}", reason()));
+
+    /// The cause that it stands for in a phase: a reset of the stream, the server's farewell, the connection's
+    /// own errors, or a breach of RFC 9113.
+    pub(crate) fn cause_in(&self, phase: Phase) -> Cause {
+        let error = match self {
+            Self::Closed => return Cause::new(phase.closed(), "the connection was closed"),
+            Self::Http2(error) => error,
+        };
+        if let Some(io) = error.get_io() {
+            return cause_in(io, phase);
+        }
+        let reason = || error.reason().map_or_else(|| error.to_string(), |reason| format!("{reason:?}"));
+        if error.is_remote() && error.is_go_away() {
+            return Cause::new(phase.closed(), format!("the server said farewell: {}", reason()));
+        }
+        if error.is_remote() && error.is_reset() {
+            return Cause::new(phase.reset(), format!("the server reset the stream: {}", reason()));
+        }
+        Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {error}"))
     }
-    Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {error}"))
 }

@@ -28,7 +28,13 @@ pub(crate) const fn redirects(status: u16) -> bool {
 
 /// Where a redirect leads. 303 turns into GET, and so do 301 and 302 for a POST, as browsers do; 307 and 308
 /// keep the method and the body.
-pub(crate) fn next(from: &Url, method: &Arc<str>, with_body: bool, status: u16, location: &[u8]) -> Result<Next, Cause> {
+pub(crate) fn next(
+    from: &Url,
+    method: &Arc<str>,
+    with_body: bool,
+    status: u16,
+    location: &[u8],
+) -> Result<Next, Cause> {
     let invalid = |why: String| Cause::new(Code::HttpRedirectInvalid, why);
     // UTF-8 as it is, as browsers take it; other bytes as Latin-1.
     let text = match std::str::from_utf8(location) {
@@ -128,7 +134,8 @@ impl Cookies {
         if cookie.secure && from.scheme() != "https" {
             return;
         }
-        self.0.retain(|known| (&known.name, &known.domain, &known.path) != (&cookie.name, &cookie.domain, &cookie.path));
+        self.0
+            .retain(|known| (&known.name, &known.domain, &known.path) != (&cookie.name, &cookie.domain, &cookie.path));
         if !gone && self.0.len() < COOKIES_MAX {
             self.0.push(cookie);
         }
@@ -216,9 +223,14 @@ mod tests {
     fn cookies() {
         let mut cookies = Cookies::default();
         let from = Url::parse("https://www.a.example/x/y").unwrap();
-        for header in
-            ["a=1", "b=2; Path=/", "c=3; Domain=a.example", "d=4; Domain=example", "e=5; Domain=b.example", "f=6; Secure; Path=/"]
-        {
+        for header in [
+            "a=1",
+            "b=2; Path=/",
+            "c=3; Domain=a.example",
+            "d=4; Domain=example",
+            "e=5; Domain=b.example",
+            "f=6; Secure; Path=/",
+        ] {
             cookies.set(&from, header.as_bytes());
         }
         let of = |cookies: &Cookies, url: &str| cookies.header(&Url::parse(url).unwrap()).unwrap_or_default();

@@ -69,7 +69,9 @@ struct System {
 
 /// The right to one thread of the pool for getaddrinfo.
 #[derive(Debug)]
-pub(crate) struct LibcTurn(OwnedSemaphorePermit);
+pub(crate) struct LibcTurn {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Names {
     pub(crate) fn new(resolv_conf: PathBuf, hosts: PathBuf) -> Self {
@@ -87,7 +89,7 @@ impl Names {
 
     /// Waits for a thread of the pool for getaddrinfo; taken before a check begins, so that waiting is lag.
     pub(crate) async fn libc_turn(&self) -> Option<LibcTurn> {
-        self.libc.clone().acquire_owned().await.ok().map(LibcTurn)
+        self.libc.clone().acquire_owned().await.ok().map(|permit| LibcTurn { _permit: permit })
     }
 
     fn random(&self) -> u64 {
@@ -159,7 +161,9 @@ impl Names {
         let name = question.name.strip_suffix('.').unwrap_or(question.name);
         // RFC 6761, 6.3: these names never leave the machine.
         let local = name.eq_ignore_ascii_case("localhost")
-            || name.len() > 10 && name.is_char_boundary(name.len() - 10) && name[name.len() - 10..].eq_ignore_ascii_case(".localhost");
+            || name.len() > 10
+                && name.is_char_boundary(name.len() - 10)
+                && name[name.len() - 10..].eq_ignore_ascii_case(".localhost");
         if question.cached {
             let kept: SmallVec<[_; 2]> = families
                 .iter()
@@ -389,7 +393,9 @@ fn cause_of(outcome: Option<Outcome>, name: &str) -> Cause {
     match outcome {
         Some(Outcome::Own(why)) => Cause::new(Code::OwnFailure, why),
         Some(Outcome::Failed(why)) => Cause::new(Code::DnsServerFailure, format!("{name}: {why}")),
-        Some(Outcome::Empty) => Cause::new(Code::DnsNotFound, format!("{name} has no address of the families asked for")),
+        Some(Outcome::Empty) => {
+            Cause::new(Code::DnsNotFound, format!("{name} has no address of the families asked for"))
+        }
         _ => Cause::new(Code::DnsNotFound, format!("{name} does not exist")),
     }
 }
@@ -429,13 +435,15 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 fn read_system(resolv_conf: &Path, hosts: &Path) -> Result<System, Box<str>> {
-    let read = |path: &Path| match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() > HOSTS_BYTES_MAX => Err(format!("{} is too large", path.display()).into()),
-        _ => match std::fs::read(path) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(Box::from(format!("cannot read {}: {error}", path.display()))),
-        },
+    let read = |path: &Path| -> Result<String, Box<str>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.len() > HOSTS_BYTES_MAX => Err(format!("{} is too large", path.display()).into()),
+            _ => match std::fs::read(path) {
+                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+                Err(error) => Err(format!("cannot read {}: {error}", path.display()).into()),
+            },
+        }
     };
     let mut system = parse_resolv_conf(&read(resolv_conf)?);
     system.hosts = parse_hosts(&read(hosts)?);
@@ -455,7 +463,8 @@ fn parse_resolv_conf(text: &str) -> System {
         match words.next() {
             Some("nameserver") => servers.extend(words.next().and_then(parse_server)),
             Some("domain" | "search") => {
-                search = words.map(|word| word.trim_end_matches('.')).filter(|w| !w.is_empty()).map(Box::from).collect();
+                search =
+                    words.map(|word| word.trim_end_matches('.')).filter(|w| !w.is_empty()).map(Box::from).collect();
             }
             Some("options") => {
                 for word in words {

@@ -64,11 +64,6 @@ impl Trace {
         self.under_way.map(|(phase, _)| phase)
     }
 
-    /// When the phase under way began, in microseconds since the start.
-    pub(crate) fn phase_began(&self) -> u64 {
-        self.under_way.map_or(0, |(_, at)| at)
-    }
-
     /// A phase begins at the instant at which the one before ended, or now where none is under way.
     pub(crate) fn enter(&mut self, phase: Phase) {
         let now = self.now();

@@ -183,8 +183,7 @@ impl Default for Certificates {
         let default = aws_lc_rs::default_provider();
         let mut cipher_suites = default.cipher_suites;
         // The cheapest first; they are equally good for our purpose.
-        cipher_suites
-            .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+        cipher_suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
         let kx_groups = vec![
             aws_lc_rs::kx_group::X25519,
             aws_lc_rs::kx_group::SECP256R1,
@@ -192,11 +191,7 @@ impl Default for Certificates {
             aws_lc_rs::kx_group::X25519MLKEM768,
         ];
         let provider = CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() };
-        Self {
-            provider: Arc::new(provider),
-            built_in: Mutex::new(None),
-            chains: Mutex::new(HashMap::new()),
-        }
+        Self { provider: Arc::new(provider), built_in: Mutex::new(None), chains: Mutex::new(HashMap::new()) }
     }
 }
 
@@ -229,7 +224,11 @@ impl Certificates {
         let key = hasher.finish();
         let same = |chain: &Chain| {
             chain.certificates.len() == intermediates.len() + 1
-                && chain.certificates.iter().zip(std::iter::once(end_entity).chain(intermediates)).all(|(a, b)| **a == ***b)
+                && chain
+                    .certificates
+                    .iter()
+                    .zip(std::iter::once(end_entity).chain(intermediates))
+                    .all(|(a, b)| **a == **b)
         };
         if let Some(chain) = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
             && same(chain)
@@ -468,7 +467,7 @@ fn cause_of_certificate(error: &CertificateError) -> Cause {
 
 /// A distinguished name as RFC 4514 writes it: the last part first, what is special escaped.
 fn name(name: &X509Name<'_>) -> String {
-    let parts: Vec<String> = name
+    let mut parts: Vec<String> = name
         .iter_rdn()
         .map(|part| {
             let attributes: Vec<String> = part
@@ -502,8 +501,8 @@ fn name(name: &X509Name<'_>) -> String {
                 .collect();
             attributes.join("+")
         })
-        .rev()
         .collect();
+    parts.reverse();
     parts.join(",")
 }
 
