@@ -163,11 +163,13 @@ pub(crate) fn cause_in(error: &io::Error, phase: Phase) -> Cause {
         return tls::cause_of(error);
     }
     let code = match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => phase.reset(),
+        // Reset, or the network broke under a connection that stood.
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => phase.reset(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::WriteZero => phase.closed(),
         io::ErrorKind::TimedOut => phase.timeout(),
-        // The network broke under a connection that stood.
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => phase.reset(),
         _ => match Errno::from_io_error(error) {
             Some(Errno::PROTO | Errno::HOSTDOWN | Errno::NETRESET | Errno::NOTCONN) => phase.reset(),
             _ => Code::OwnFailure,

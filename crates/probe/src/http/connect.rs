@@ -230,25 +230,25 @@ pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<TcpStr
                 }
             }
         };
-        let lost = active.remove(index);
+        let gone = active.remove(index);
         next_at = None;
-        trace.dialling.retain(|(address, _)| *address != lost.address);
-        let us = trace.now() - lost.began;
-        let (code, words) = match shortage(&error, lost.address) {
+        trace.dialling.retain(|(address, _)| *address != gone.address);
+        let us = trace.now() - gone.began;
+        let (code, words) = match shortage(&error, gone.address) {
             Shortage::NoRoute => {
                 // Quietly: the machine has none of this family, so its addresses were never a choice.
-                no_route = Some(lost.address);
+                no_route = Some(gone.address);
                 continue;
             }
-            Shortage::Ours(what) => (Code::OwnFailure, format!("cannot dial {}: {what}", lost.address)),
+            Shortage::Ours(what) => (Code::OwnFailure, format!("cannot dial {}: {what}", gone.address)),
             Shortage::Theirs => match code_of(&error) {
                 Code::ConnectTimeout => {
-                    (Code::ConnectTimeout, format!("{} did not answer within {:?}", lost.address, dial.timeout))
+                    (Code::ConnectTimeout, format!("{} did not answer within {:?}", gone.address, dial.timeout))
                 }
-                code => (code, format!("{}: {}", lost.address, describe(&error))),
+                code => (code, format!("{}: {}", gone.address, describe(&error))),
             },
         };
-        trace.current().attempts.push(Attempt { address: lost.address, us, error: Some(code) });
+        trace.current().attempts.push(Attempt { address: gone.address, us, error: Some(code) });
         if code == Code::OwnFailure {
             ours = Some(words.into());
         } else {

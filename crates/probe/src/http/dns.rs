@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 /// How long a server is waited for before the next one is asked; doubled for each round, up to
 /// [`WAIT_MAX`]. A query never gives up by itself: the check's timeout ends it.
-const WAIT: Duration = Duration::from_millis(1000);
+const WAIT: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Name servers that are asked at most; more in the configuration are left aside.
@@ -227,18 +227,14 @@ impl Query {
             let want = &mut self.wants[index];
             // Another server may still be reached, for example one of the other family.
             want.failed |= 1 << want.server;
-            return match next_server(want.server, want.failed, self.servers.addresses.len()) {
-                Some(next) => {
-                    want.server = next;
-                    want.state = State::Due;
-                    self.due = true;
-                    None
-                }
-                None => {
-                    want.state = State::Done;
-                    Some((want.family, Outcome::Own(format!("cannot ask name server {server}: {what}").into())))
-                }
-            };
+            if let Some(next) = next_server(want.server, want.failed, self.servers.addresses.len()) {
+                want.server = next;
+                want.state = State::Due;
+                self.due = true;
+                return None;
+            }
+            want.state = State::Done;
+            return Some((want.family, Outcome::Own(format!("cannot ask name server {server}: {what}").into())));
         }
         self.said_no(index, &format!("{error}"))
     }
@@ -270,8 +266,7 @@ impl Query {
         }
         let mut bytes = [0u8; 4096];
         for server in 0..self.sockets.len() {
-            loop {
-                let Some(socket) = &self.sockets[server] else { break };
+            while let Some(socket) = &self.sockets[server] {
                 let mut buffer = ReadBuf::new(&mut bytes);
                 match socket.poll_recv(cx, &mut buffer) {
                     Poll::Pending => break,
@@ -296,9 +291,8 @@ impl Query {
                         let asked = (0..self.wants.len()).find(|index| {
                             self.wants[*index].server == server && matches!(self.wants[*index].state, State::Sent)
                         });
-                        match asked {
-                            Some(index) => return Poll::Ready(self.failed(index, &error)),
-                            None => continue,
+                        if let Some(index) = asked {
+                            return Poll::Ready(self.failed(index, &error));
                         }
                     }
                 }
@@ -578,7 +572,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let one: Addresses = [IpAddr::from([192, 0, 2, 1])].into_iter().collect();
         check(&answer([0x81, 0x80], &[("@", 1, &[192, 0, 2, 1])]), &Decoded::Found(one.clone(), minute));
         let alias = encode_name("b.example").unwrap();

@@ -39,7 +39,7 @@ const DISCARDED_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of a body that are sent together with the head.
 const JOINED_BYTES: usize = 16 << 10;
 /// Beyond so much past its time, a check did not run: the process was held up.
-const HELD_UP: Duration = Duration::from_millis(1000);
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// What a run is made for.
 #[derive(Clone, Copy)]
@@ -293,35 +293,7 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
     run.via_proxy = request.proxy.is_some();
     let stream = match &request.proxy {
         Some(proxy) => through(ctx, run, ask, proxy, turn).await?,
-        None => {
-            let connect_to = request.connect_to.as_ref().filter(|_| ask.own);
-            let (name, port) = match connect_to {
-                Some(to) => (to.host.as_str(), to.port),
-                None => (host_text(ask.url), ask.port()),
-            };
-            let literal = match connect_to {
-                Some(to) => to.host.parse().ok(),
-                None => redirect::literal(ask.url),
-            };
-            let fixed = ctx.fixed.filter(|_| ask.own);
-            let (addresses, mut lookup) = addresses(ctx, run, literal.or(fixed), name, turn).await?;
-            let names = &ctx.shared.names;
-            dial(
-                Dial {
-                    addresses: &addresses,
-                    port,
-                    more: lookup.as_mut().map(|lookup| (lookup, names)),
-                    timeout: request.connect_timeout,
-                    policy: Some(&ctx.shared.policy),
-                },
-                &mut run.trace,
-            )
-            .await
-            .inspect_err(|_| {
-                // Where nothing was dialled, the lookup was the last that was done.
-                run.trace.done();
-            })?
-        }
+        None => direct(ctx, run, ask, turn).await?,
     };
     let address = run.trace.current().address;
     let conn = Conn::Plain(stream);
@@ -343,6 +315,41 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
         Speaks::Http1(conn)
     };
     Ok(Line { speaks, born: Instant::now(), address, chain })
+}
+
+/// From the name to a connection to the site itself.
+async fn direct(
+    ctx: Context<'_>,
+    run: &mut Run,
+    ask: &Ask<'_>,
+    turn: Option<LibcTurn>,
+) -> Result<tokio::net::TcpStream, Cause> {
+    let request = &ctx.check.request;
+    let connect_to = request.connect_to.as_ref().filter(|_| ask.own);
+    let (name, port, literal) = match connect_to {
+        Some(to) => (to.host.as_str(), to.port, to.host.parse().ok()),
+        None => (host_text(ask.url), ask.port(), redirect::literal(ask.url)),
+    };
+    let fixed = ctx.fixed.filter(|_| ask.own);
+    let (addresses, mut lookup) = addresses(ctx, run, literal.or(fixed), name, turn).await?;
+    let stream = dial(
+        Dial {
+            addresses: &addresses,
+            port,
+            more: lookup.as_mut().map(|lookup| (lookup, &ctx.shared.names)),
+            timeout: request.connect_timeout,
+            policy: Some(&ctx.shared.policy),
+        },
+        &mut run.trace,
+    );
+    match stream.await {
+        Ok(stream) => Ok(stream),
+        Err(cause) => {
+            // Where nothing was dialled, the lookup was the last that was done.
+            run.trace.done();
+            Err(cause)
+        }
+    }
 }
 
 /// The URL's host without brackets.
@@ -419,22 +426,21 @@ async fn through(
         Code::OwnFailure => cause,
         _ => Cause::new(Code::ProxyUnreachable, format!("proxy {}:{}: {cause}", proxy.host, proxy.port)),
     };
-    let (found, mut lookup) = match proxy.host.parse::<IpAddr>() {
-        Ok(address) => ([address].into_iter().collect(), None),
-        Err(_) => {
-            if run.trace.phase().is_none() {
-                run.trace.enter(Phase::Dns);
-            }
-            let question = Question {
-                name: &proxy.host,
-                ip: if request.ip == IpChoice::Each { IpChoice::Any } else { request.ip },
-                resolver: &request.resolver,
-                cached: request.dns_cache,
-            };
-            let (found, lookup) =
-                resolve(&ctx.shared.names, question, turn.take(), &mut run.trace).await.map_err(unreachable)?;
-            (found, Some(lookup))
+    let (found, mut lookup): Found = if let Ok(address) = proxy.host.parse() {
+        ([address].into_iter().collect(), None)
+    } else {
+        if run.trace.phase().is_none() {
+            run.trace.enter(Phase::Dns);
         }
+        let question = Question {
+            name: &proxy.host,
+            ip: if request.ip == IpChoice::Each { IpChoice::Any } else { request.ip },
+            resolver: &request.resolver,
+            cached: request.dns_cache,
+        };
+        let (found, lookup) =
+            resolve(&ctx.shared.names, question, turn.take(), &mut run.trace).await.map_err(unreachable)?;
+        (found, Some(lookup))
     };
     let mut stream = dial(
         Dial {
@@ -452,10 +458,7 @@ async fn through(
         ProxyScheme::Http if !ask.secure() => {}
         ProxyScheme::Http => {
             run.trace.enter(Phase::Proxy);
-            let authority = match name.contains(':') {
-                true => format!("[{name}]:{port}"),
-                false => format!("{name}:{port}"),
-            };
+            let authority = if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") };
             Box::pin(proxy::connect(&mut stream, proxy, &authority)).await?;
         }
         ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
@@ -686,7 +689,7 @@ async fn read_head<'b>(
             left -= end as u64;
             let block = if before == 0 { &filled.bytes()[..end] } else { &pending[..end] };
             if end > HEAD_BYTES_FREE {
-                let lines = block.iter().filter(|byte| **byte == b'\n').count();
+                let lines = block.split(|byte| *byte == b'\n').count();
                 run.hold(end + lines * HEADER_OVERHEAD_BYTES).await?;
             }
             let head = h1::parse_head(block).map_err(|Malformed(what)| Cause::new(Code::HttpMalformed, what))?;

@@ -257,17 +257,16 @@ impl Chunks {
                     S::Size { value, digits: digits + 1 }
                 }
                 (S::Size { digits: 0, .. }, _) => return Err(Malformed("a chunk without a size")),
-                (S::Size { value, .. }, b'\r') => S::SizeLf { value },
                 (S::Size { value, .. }, b';' | b' ' | b'\t') => S::Extension { value, length: 0 },
+                (S::Size { value, .. } | S::Extension { value, .. }, b'\r') => S::SizeLf { value },
                 (S::Size { .. }, _) => return Err(Malformed("a chunk size that is no hexadecimal number")),
-                (S::Extension { value, .. }, b'\r') => S::SizeLf { value },
                 (S::Extension { value, length }, byte) => {
                     if byte == b'\n' || byte == 0 || length >= CHUNK_LINE_BYTES_MAX {
                         return Err(Malformed("a chunk extension that does not end in order"));
                     }
                     S::Extension { value, length: length + 1 }
                 }
-                (S::SizeLf { value: 0 }, b'\n') => S::TrailerStart,
+                (S::SizeLf { value: 0 } | S::TrailerLf, b'\n') => S::TrailerStart,
                 (S::SizeLf { value }, b'\n') => S::Data { left: value },
                 (S::DataCr, b'\r') => S::DataLf,
                 (S::DataLf, b'\n') => S::Size { value: 0, digits: 0 },
@@ -289,7 +288,6 @@ impl Chunks {
                     S::TrailerLf
                 }
                 (S::Trailer { colon }, byte) => S::Trailer { colon: colon || byte == b':' },
-                (S::TrailerLf, b'\n') => S::TrailerStart,
                 (S::EndLf, b'\n') => S::End,
                 (S::SizeLf { .. } | S::TrailerLf | S::EndLf, _) => {
                     return Err(Malformed("a bare carriage return in chunked framing"));

@@ -32,10 +32,10 @@ pub(crate) fn authorization(proxy: &Proxy) -> Option<String> {
 pub(crate) async fn connect(stream: &mut TcpStream, proxy: &Proxy, authority: &str) -> Result<(), Cause> {
     let mut request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n");
     if let Some(value) = authorization(proxy) {
-        request.push_str(&format!("proxy-authorization: {value}\r\n"));
+        request.extend(["proxy-authorization: ", &value, "\r\n"]);
     }
     request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(broken)?;
+    stream.write_all(request.as_bytes()).await.map_err(|error| broken(&error))?;
     let mut head = Vec::new();
     loop {
         if !h1::may_begin(&head) {
@@ -45,7 +45,7 @@ pub(crate) async fn connect(stream: &mut TcpStream, proxy: &Proxy, authority: &s
             if head.len() > HEAD_BYTES_MAX {
                 return Err(Cause::new(Code::ProxyUnreachable, "the proxy's answer is too long"));
             }
-            if stream.read_buf(&mut head).await.map_err(broken)? == 0 {
+            if stream.read_buf(&mut head).await.map_err(|error| broken(&error))? == 0 {
                 return Err(Cause::new(Code::ProxyClosed, "the proxy closed the connection"));
             }
             continue;
@@ -76,9 +76,9 @@ pub(crate) fn authentication() -> Cause {
 /// Asks a SOCKS5 proxy for a connection (RFC 1928, RFC 1929).
 pub(crate) async fn socks5(stream: &mut TcpStream, proxy: &Proxy, target: Target<'_>, port: u16) -> Result<(), Cause> {
     let hello: &[u8] = if proxy.credentials.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
-    stream.write_all(hello).await.map_err(broken)?;
+    stream.write_all(hello).await.map_err(|error| broken(&error))?;
     let mut choice = [0; 2];
-    stream.read_exact(&mut choice).await.map_err(broken)?;
+    stream.read_exact(&mut choice).await.map_err(|error| broken(&error))?;
     match (choice, &proxy.credentials) {
         ([5, 0], _) => {}
         ([5, 2], Some((user, password))) => {
@@ -90,9 +90,9 @@ pub(crate) async fn socks5(stream: &mut TcpStream, proxy: &Proxy, target: Target
                 message.push(length);
                 message.extend_from_slice(text.as_bytes());
             }
-            stream.write_all(&message).await.map_err(broken)?;
+            stream.write_all(&message).await.map_err(|error| broken(&error))?;
             let mut answer = [0; 2];
-            stream.read_exact(&mut answer).await.map_err(broken)?;
+            stream.read_exact(&mut answer).await.map_err(|error| broken(&error))?;
             if answer[1] != 0 {
                 return Err(authentication());
             }
@@ -118,9 +118,9 @@ pub(crate) async fn socks5(stream: &mut TcpStream, proxy: &Proxy, target: Target
         }
     }
     request.extend_from_slice(&port.to_be_bytes());
-    stream.write_all(&request).await.map_err(broken)?;
+    stream.write_all(&request).await.map_err(|error| broken(&error))?;
     let mut reply = [0; 4];
-    stream.read_exact(&mut reply).await.map_err(broken)?;
+    stream.read_exact(&mut reply).await.map_err(|error| broken(&error))?;
     if reply[0] != 5 {
         return Err(Cause::new(Code::ProxyUnreachable, "the proxy does not speak SOCKS5"));
     }
@@ -142,14 +142,14 @@ pub(crate) async fn socks5(stream: &mut TcpStream, proxy: &Proxy, target: Target
     let length = match reply[3] {
         1 => 4,
         4 => 16,
-        3 => usize::from(stream.read_u8().await.map_err(broken)?),
+        3 => usize::from(stream.read_u8().await.map_err(|error| broken(&error))?),
         _ => return Err(Cause::new(Code::ProxyUnreachable, "the proxy does not speak SOCKS5")),
     };
     let mut rest = [0; 257];
-    stream.read_exact(&mut rest[..length + 2]).await.map_err(broken)?;
+    stream.read_exact(&mut rest[..length + 2]).await.map_err(|error| broken(&error))?;
     Ok(())
 }
 
-fn broken(error: io::Error) -> Cause {
-    cause_in(&error, Phase::Proxy)
+fn broken(error: &io::Error) -> Cause {
+    cause_in(error, Phase::Proxy)
 }

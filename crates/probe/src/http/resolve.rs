@@ -193,7 +193,7 @@ impl Names {
                 let servers = self.servers(addresses);
                 lookup.source = Source::ask(vec![question.name.into()], families, servers, self.random());
             }
-            Resolver::Libc => lookup.source = Source::libc(question.name, families, turn),
+            Resolver::Libc => lookup.source = Source::libc(question.name, &families, turn),
         }
         lookup
     }
@@ -253,22 +253,18 @@ impl Source {
         }))
     }
 
-    fn libc(name: &str, families: SmallVec<[Family; 2]>, turn: Option<LibcTurn>) -> Self {
+    fn libc(name: &str, families: &[Family], turn: Option<LibcTurn>) -> Self {
         let (answer, receiver) = oneshot::channel();
         let name = name.to_owned();
-        let spawned = std::thread::Builder::new().name("getaddrinfo".to_owned()).stack_size(256 << 10).spawn({
-            let families = families.clone();
-            move || {
-                // Whoever asked may have gone; the turn is given back when getaddrinfo returns.
-                drop(answer.send(getaddrinfo(&name, &families)));
-                drop(turn);
-            }
-        });
-        match spawned {
-            Ok(_) => Self::Libc(receiver),
-            // The sender went with the closure: the receiver tells so as a failure of ours.
-            Err(_) => Self::Libc(receiver),
-        }
+        let families: SmallVec<[Family; 2]> = families.iter().copied().collect();
+        let ask = move || {
+            // Whoever asked may have gone; the turn is given back when getaddrinfo returns.
+            drop(answer.send(getaddrinfo(&name, &families)));
+            drop(turn);
+        };
+        // Without a thread the sender goes with the closure, and the receiver tells so as a failure of ours.
+        drop(std::thread::Builder::new().name("getaddrinfo".to_owned()).stack_size(256 << 10).spawn(ask));
+        Self::Libc(receiver)
     }
 }
 
@@ -514,7 +510,7 @@ fn parse_hosts(text: &str) -> HashMap<Box<str>, Addresses> {
 }
 
 /// Asks the C library, in a thread of its own. What went wrong is told by its words only: they are those of
-/// gai_strerror(3) in glibc and musl, untranslated because no locale is set.
+/// `gai_strerror(3)` in glibc and musl, untranslated because no locale is set.
 fn getaddrinfo(name: &str, families: &[Family]) -> Vec<(Family, Outcome)> {
     use std::net::ToSocketAddrs;
     match (name, 0u16).to_socket_addrs() {

@@ -86,12 +86,11 @@ impl TlsOptions {
             Arc::new(Verifier { certificates: certificates.clone(), trust, shown: Mutex::new(Shown::default()) });
         let client = self.client.as_ref().filter(|_| own_origin);
         let base = if client.is_some() { &self.own } else { &self.foreign };
-        let base = match base.get() {
-            Some(base) => base,
-            None => {
-                let made = self.base(certificates, client)?;
-                base.get_or_init(|| made)
-            }
+        let base = if let Some(base) = base.get() {
+            base
+        } else {
+            let made = self.base(certificates, client)?;
+            base.get_or_init(|| made)
         };
         let mut config = base.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
