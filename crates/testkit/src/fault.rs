@@ -1014,7 +1014,7 @@ const FAULTS: &[Fault] = &[
     row(
         "h2-flow",
         Stage::Answer,
-        "a breach of flow control: kind=overflow (zero, connection)",
+        "a breach of flow control: kind=overflow of the connection's window (zero: an update by nothing; data: as much as goes, whatever the window)",
         "",
         http2("http.malformed"),
         Answer(frames::flow),

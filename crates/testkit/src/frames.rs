@@ -136,10 +136,15 @@ pub(crate) fn broken(asked: &Asked<'_>) -> Reply {
 
 pub(crate) fn flow(asked: &Asked<'_>) -> Reply {
     let id = stream(asked);
+    let begun = frame(kind::HEADERS, END_HEADERS, id, &head());
     match asked.command.text("kind", "overflow") {
         "zero" => wire(0, [frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4])]),
-        "connection" => wire(0, [frame(kind::WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())]),
-        _ => wire(0, [frame(kind::WINDOW_UPDATE, 0, id, &0x7fff_ffff_u32.to_be_bytes())]),
+        // Whatever the client's window is, this does not heed it. One that reads as fast as this writes may not notice.
+        "data" => {
+            let bytes = Bytes::from(frame(kind::DATA, 0, id, &[b'x'; 16_384]).repeat(16));
+            Reply::Wire(200, vec![Step::send(begun), Step::Endless { bytes, every: Duration::ZERO }])
+        }
+        _ => wire(0, [frame(kind::WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes())]),
     }
 }
 

@@ -27,8 +27,8 @@ const OF_THE_CONNECTION: [&str; 5] = ["connection", "transfer-encoding", "keep-a
 
 /// What an answer does to the connection that other answers share.
 enum Order {
-    /// Stops serving and plays these steps on the wire.
-    TakeOver(Vec<Step>),
+    /// Plays these steps on the wire, which is taken away already.
+    TakeOver(Wire, Vec<Step>),
     /// Takes no more requests.
     Finish,
 }
@@ -42,30 +42,35 @@ pub(crate) async fn serve(wire: Wire, conversation: Conversation, state: Arc<Sta
     let (orders, mut ordered) = mpsc::channel(4);
     let mut answering = JoinSet::new();
     let mut number = 0;
-    let steps = loop {
+    let (wire, steps) = loop {
         tokio::select! {
-            request = connection.accept() => {
-                let Some(request) = request else { return Ok(()) };
-                let (request, respond) = request?;
-                number += 1;
-                let (conversation, state, orders) = (conversation.clone(), state.clone(), orders.clone());
-                answering.spawn(async move {
-                    // What fails here is the client's stream; the connection goes on.
-                    let _ = answer(request, respond, number, conversation, state, orders).await;
-                });
-            }
+            // An order may have taken the wire away, and then there is no use in asking the library any more.
+            biased;
             order = ordered.recv() => match order {
-                Some(Order::TakeOver(steps)) => break steps,
+                Some(Order::TakeOver(wire, steps)) => break (wire, steps),
                 Some(Order::Finish) => connection.graceful_shutdown(),
                 None => return Ok(()),
             },
+            request = connection.accept() => match request {
+                Some(Ok((request, respond))) => {
+                    number += 1;
+                    let (conversation, state, orders) = (conversation.clone(), state.clone(), orders.clone());
+                    let shared = shared.clone();
+                    answering.spawn(async move {
+                        // What fails here is the client's stream; the connection goes on.
+                        let _ = answer(request, respond, number, conversation, state, shared, orders).await;
+                    });
+                }
+                other if !shared.is_taken() => return other.map_or(Ok(()), |request| request.map(drop)).map_err(Into::into),
+                _ => match ordered.recv().await {
+                    Some(Order::TakeOver(wire, steps)) => break (wire, steps),
+                    _ => return Ok(()),
+                },
+            },
         }
     };
-    let wire = shared.take();
     drop((answering, connection));
-    if let Some(wire) = wire {
-        wire.play(steps, &state.clock).await?;
-    }
+    wire.play(steps, &state.clock).await?;
     Ok(())
 }
 
@@ -75,6 +80,7 @@ async fn answer(
     number: u64,
     conversation: Conversation,
     state: Arc<State>,
+    shared: SharedWire,
     orders: mpsc::Sender<Order>,
 ) -> anyhow::Result<()> {
     let arrived = Instant::now();
@@ -126,17 +132,22 @@ async fn answer(
             if matches!(steps.first(), Some(Step::Send(_) | Step::Drip { .. } | Step::Endless { .. })) {
                 state.log.answered(entry);
             }
-            let _ = orders.send(Order::TakeOver(steps)).await;
+            // Before `respond` is dropped, which the library would tell the client by a RST_STREAM of its own.
+            if let Some(wire) = shared.take() {
+                let _ = orders.send(Order::TakeOver(wire, steps)).await;
+            }
         }
         Reply::Answer(answer) => {
             state.log.status(entry, answer.status);
             state.clock.until(arrived + answer.delay).await;
             state.log.answered(entry);
             let finish = answer.close;
-            if let Some(step) = send(*answer, &request, &mut respond, &state).await? {
+            if let Some((step, _stream)) = send(*answer, &request, &mut respond, &state).await? {
                 // Lets the connection's task write what is queued, and the client read it.
                 state.clock.sleep(Duration::from_millis(20)).await;
-                let _ = orders.send(Order::TakeOver(vec![step])).await;
+                if let Some(wire) = shared.take() {
+                    let _ = orders.send(Order::TakeOver(wire, vec![step])).await;
+                }
             } else if finish {
                 let _ = orders.send(Order::Finish).await;
             }
@@ -145,13 +156,13 @@ async fn answer(
     Ok(())
 }
 
-/// Sends an answer; what comes back is to be done to the connection in the body's middle.
+/// Sends an answer; what comes back is to be done to the connection in the body's middle, while the stream stands.
 async fn send(
     answer: Answer,
     request: &Request,
     respond: &mut SendResponse<Bytes>,
     state: &State,
-) -> anyhow::Result<Option<Step>> {
+) -> anyhow::Result<Option<(Step, SendStream<Bytes>)>> {
     for status in &answer.interim {
         let mut interim = Response::new(());
         *interim.status_mut() = StatusCode::from_u16(*status)?;
@@ -199,7 +210,7 @@ async fn send(
         }
     }
     if let Some((_, step)) = answer.cut {
-        return Ok(Some(step));
+        return Ok(Some((step, stream)));
     }
     if answer.trailers.is_empty() {
         stream.send_data(Bytes::new(), true)?;
@@ -245,6 +256,10 @@ struct SharedWire(Arc<Mutex<Option<Wire>>>);
 impl SharedWire {
     fn lock(&self) -> MutexGuard<'_, Option<Wire>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.lock().is_none()
     }
 
     fn take(&self) -> Option<Wire> {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod client;
+mod http2;
 mod names;
 mod proxies;
 mod sites;
