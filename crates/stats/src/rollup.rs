@@ -14,6 +14,10 @@ const VERSION: u64 = 1;
 /// The longest name of a plugin or metric; what has a longer one is left out.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// Metrics that a rollup keeps. Sites choose some of their names (tags), so there must be a most; the ones that
+/// were seen least are left out.
+pub const METRICS_MAX: usize = 1024;
+
 /// Plugin, metric, and the moments of its values.
 pub type MetricMoments = (Arc<str>, Arc<str>, Moments);
 
@@ -60,6 +64,7 @@ impl Rollup {
             }
         }
         rollup.causes = causes.into_iter().collect();
+        rollup.bound();
         rollup.availability = tally.finish();
         rollup
     }
@@ -79,7 +84,8 @@ impl Rollup {
     }
 
     /// Adds the statistics of another span: time and counts are summed, sketches and moments merged, the span
-    /// becomes the one that holds both. Exact and independent of order, but for the last digits of the moments.
+    /// becomes the one that holds both. Exact and independent of order, but for the last digits of the moments and
+    /// where there are more metrics than [`METRICS_MAX`].
     ///
     /// The other may be another site's, for groups. Where spans of one site leave gaps between them, use
     /// [`Rollup::over`], which counts the gaps as time.
@@ -108,6 +114,7 @@ impl Rollup {
         for (plugin, metric, moments) in &other.metrics {
             self.moments(plugin, metric, &mut near).merge(moments);
         }
+        self.bound();
         self.findings = self.findings.saturating_add(other.findings);
     }
 
@@ -221,6 +228,22 @@ impl Rollup {
                 }
             }
         }
+    }
+
+    /// Leaves out the metrics beyond the most that are kept: those with fewer samples, then those later in order.
+    fn bound(&mut self) {
+        if self.metrics.len() <= METRICS_MAX {
+            return;
+        }
+        let mut counts: Vec<u64> = self.metrics.iter().map(|(_, _, moments)| moments.count).collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let least = counts[METRICS_MAX - 1];
+        let mut of_least = counts[..METRICS_MAX].iter().filter(|count| **count == least).count();
+        self.metrics.retain(|(_, _, moments)| {
+            let room = moments.count == least && of_least > 0;
+            of_least -= usize::from(room);
+            moments.count > least || room
+        });
     }
 
     /// The moments of a metric, which are made to exist. `near` is where the one before was found: most come
@@ -405,6 +428,30 @@ mod tests {
         ];
         assert_eq!(rollup.metrics, expected, "what is no number, and what was seen while down, is left out");
         assert_eq!(Rollup::decode(rollup.from, rollup.to, &rollup.encode()), Some(rollup));
+    }
+
+    #[test]
+    fn hostile_metrics_are_bounded() {
+        let names = |slot: usize| -> Vec<(Arc<str>, f64)> {
+            let own = (0..32).map(|k| (Arc::from(format!("tag.{slot:03}-{k:02}")), 1.0));
+            own.chain([(Arc::from("words"), 7.0)]).collect()
+        };
+        let seen: Vec<_> = (0..240)
+            .map(|k| Observation {
+                metrics: vec![Metrics { plugin: "html-stats".into(), values: names(k) }],
+                ..checked(k as f64 * 15.0, 0)
+            })
+            .collect();
+        let hour = Rollup::of(Timestamp(0), Timestamp(HOUR), None, &seen);
+        let mut day = hour.clone();
+        day.merge(&Rollup::of(Timestamp(0), Timestamp(HOUR), None, &seen[200..]));
+        for (rollup, samples) in [(&hour, 240), (&day, 280)] {
+            assert_eq!(rollup.metrics.len(), METRICS_MAX);
+            assert!(rollup.metrics.is_sorted_by_key(|(_, metric, _)| metric.clone()));
+            assert_eq!(rollup.metrics.last().map(|(_, metric, m)| (&**metric, m.count)), Some(("words", samples)));
+            assert_eq!(rollup.metrics[0].1, "tag.000-00".into());
+        }
+        assert!(hour.encode().len() < 16_384);
     }
 
     #[test]
