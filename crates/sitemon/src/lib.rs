@@ -1,3 +1,7 @@
 //! The binary's parts: command line, configuration, roles. The only crate that knows all the others.
 
+mod clock;
 pub mod config;
+pub mod roles;
+mod serve;
+mod telemetry;

@@ -1,0 +1,639 @@
+//! A lane: one thread with its own share of the sites, its own plan, and its own checks in flight. Nothing is
+//! handed from thread to thread on the way of a check, and an idle site is an entry in a table.
+
+use super::gate::{Gates, Turn};
+use super::outbox::Outbox;
+use crate::clock::{self, Alarm};
+use crate::config::Watched;
+use crate::telemetry::{Latest, Telemetry};
+use sitemon_model::{Cause, Code, Job, Observation, Reason, Site, Timestamp, Verdict, time};
+use sitemon_probe::{Shared, Task};
+use sitemon_schedule::plan::{Due, Entry, Kind, Now, Plan};
+use sitemon_schedule::slot;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+/// A lane that has not looked for so long was paused, starved or suspended.
+const PAUSED_AFTER_US: u64 = 2_000_000;
+/// Observations are handed to the bus at least so often.
+const FLUSH_EVERY: Duration = Duration::from_millis(20);
+/// Observations are handed to the bus at once when there are so many.
+const FLUSH_AT: usize = 512;
+/// A check that must end by its timeout within this time of the site's next slot is waited for: a site that
+/// hangs, with a timeout as long as its interval, is down in every slot and not unknown in every other.
+const OVERLAP_PATIENCE_US: i64 = 100_000;
+/// Slots that are taken from the plan at a time.
+const DUE_MAX: usize = 4096;
+/// How long the end waits for the bus to acknowledge what was observed.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a lane is told.
+#[derive(Debug)]
+pub enum Command {
+    /// The sites that are new or changed, and the names of those that are gone. Answered when in force.
+    Change {
+        /// New, or with a new configuration.
+        watch: Vec<Arc<Watched>>,
+        /// No longer configured.
+        forget: Vec<Arc<str>>,
+        /// Answered when in force.
+        done: oneshot::Sender<()>,
+    },
+    /// A job by request.
+    Job(Job),
+    /// What is known of each site's last observation.
+    Latest(oneshot::Sender<Vec<(Arc<str>, Latest)>>),
+    /// No new slots; running checks have so long.
+    Stop {
+        /// From then on checks that still run are ended.
+        grace: Duration,
+    },
+}
+
+/// What a lane needs from outside.
+pub struct Parts {
+    /// Where this checker runs.
+    pub location: Arc<str>,
+    /// The limits of checks in flight.
+    pub gates: Arc<Gates>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// Makes what the checks of this lane share; called in the lane's own runtime.
+    pub shared: Box<dyn FnOnce() -> Arc<Shared> + Send>,
+    /// Where observations go.
+    pub outbox: Outbox,
+    /// Whether the last observation of each site is kept for `probe_*`.
+    pub keep_latest: bool,
+    /// Whether the first observation of a site is told in the log also when it is up.
+    pub tell_first: bool,
+    /// What it is told.
+    pub commands: mpsc::Receiver<Command>,
+}
+
+/// See the module.
+pub struct Lane {
+    location: Arc<str>,
+    gates: Arc<Gates>,
+    telemetry: Arc<Telemetry>,
+    shared: Arc<Shared>,
+    outbox: Outbox,
+    tell_first: bool,
+    plan: Plan,
+    /// By id; ids of forgotten sites are used again.
+    sites: Vec<Option<Entered>>,
+    free: Vec<u32>,
+    /// Ids sorted by the names of their sites.
+    by_name: Vec<u32>,
+    /// Last observations, where they are kept.
+    latest: Option<HashMap<u32, Latest>>,
+    active: HashMap<(u32, Reason), Active>,
+    checks: JoinSet<Ended>,
+    /// Monotonic microseconds of the last look at the clocks.
+    looked_at: u64,
+    /// Until when running checks have time, once a stop is under way.
+    stopping: Option<tokio::time::Instant>,
+}
+
+/// A site of this lane.
+#[derive(Debug)]
+struct Entered {
+    watched: Arc<Watched>,
+    /// A hash of the host and port, for the limit in flight.
+    host: u64,
+    /// `Verdict::fingerprint` of its last observation.
+    last: u64,
+    /// Whether there was an observation yet.
+    seen: bool,
+}
+
+/// A job that runs or waits for its turn.
+#[derive(Debug)]
+struct Active {
+    slot: Timestamp,
+    watched: Arc<Watched>,
+    task: AbortHandle,
+    /// Set when the check begins; absent where it began at once.
+    waits: Option<Arc<AtomicBool>>,
+    /// When it must have ended by its timeout.
+    ends_by: Timestamp,
+    spawned_at: Timestamp,
+    /// Microseconds that the process did not run meanwhile.
+    paused_us: u64,
+    /// The next slot of the site, which waits for this check to end.
+    next: Option<Timestamp>,
+}
+
+/// What a task of a check gives.
+type Ended = (u32, Reason, Timestamp, Observation);
+
+impl Lane {
+    /// Runs until it is told to stop, or nobody can tell it anymore; ends when everything it observed is
+    /// acknowledged, or with the number of observations that were given up. Needs a current-thread runtime.
+    pub async fn run(parts: Parts) -> std::io::Result<u64> {
+        let Parts { location, gates, telemetry, shared, outbox, keep_latest, tell_first, mut commands } = parts;
+        let now = clock::now();
+        let mut lane = Self {
+            location,
+            gates,
+            telemetry,
+            shared: shared(),
+            outbox,
+            tell_first,
+            plan: Plan::new(now),
+            sites: Vec::new(),
+            free: Vec::new(),
+            by_name: Vec::new(),
+            latest: keep_latest.then(HashMap::new),
+            active: HashMap::new(),
+            checks: JoinSet::new(),
+            looked_at: now.mono,
+            stopping: None,
+        };
+        let mut alarm = Alarm::new()?;
+        let mut due = Vec::new();
+        let mut flush = tokio::time::interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut fresh = 0;
+        loop {
+            let now = clock::now();
+            lane.notice_pause(now);
+            while let Some(ended) = lane.checks.try_join_next() {
+                lane.ended(ended);
+                fresh += 1;
+            }
+            lane.serve(now, &mut due);
+            if fresh >= FLUSH_AT {
+                lane.outbox.flush();
+                fresh = 0;
+            }
+            if lane.stopping.is_some() && lane.active.is_empty() {
+                break;
+            }
+            alarm.set(lane.plan.next_wake())?;
+            tokio::select! {
+                biased;
+                rung = alarm.ring() => rung?,
+                command = commands.recv(), if lane.stopping.is_none() => match command {
+                    Some(command) => lane.obey(command),
+                    None => lane.obey(Command::Stop { grace: Duration::ZERO }),
+                },
+                Some(ended) = lane.checks.join_next() => {
+                    lane.notice_pause(clock::now());
+                    lane.ended(ended);
+                    fresh += 1;
+                }
+                () = lane.outbox.settle() => {}
+                _ = flush.tick(), if lane.outbox.is_pending() => { lane.outbox.flush(); fresh = 0; }
+                () = until(lane.stopping) => lane.end_what_runs(),
+            }
+        }
+        lane.deliver().await;
+        Ok(lane.outbox.give_up())
+    }
+
+    /// Marks the checks under way where this thread did not run for a while: what they measured is not true.
+    fn notice_pause(&mut self, now: Now) {
+        let gap = now.mono.saturating_sub(self.looked_at);
+        self.looked_at = now.mono;
+        if gap >= PAUSED_AFTER_US {
+            self.active.values_mut().for_each(|active| active.paused_us += gap);
+        }
+    }
+
+    /// Does what is due.
+    fn serve(&mut self, now: Now, due: &mut Vec<Due>) {
+        let (mut missed, mut absent, mut late_us) = (0, 0, 0);
+        loop {
+            let step = self.plan.due(now, DUE_MAX, due);
+            if step.clock_stepped_us != 0 {
+                self.telemetry.clock_stepped(step.clock_stepped_us);
+            }
+            if step.suspended_us > 0 {
+                self.active.values_mut().for_each(|active| active.paused_us += step.suspended_us);
+            }
+            missed += step.missed;
+            absent += step.absent;
+            late_us = late_us.max(step.late_us);
+            for Due { id, slot, kind, .. } in due.drain(..) {
+                if self.stopping.is_some() {
+                    continue;
+                }
+                match kind {
+                    Kind::Serve => self.start(id, slot, now),
+                    Kind::Missed => {
+                        let message = "the process was paused, starved or suspended when the slot came";
+                        self.skip(id, slot, Code::SkippedOverload, message);
+                    }
+                }
+            }
+            if !step.more {
+                break;
+            }
+        }
+        if (missed > 0 || absent > 0) && self.stopping.is_none() {
+            self.telemetry.paused(late_us, missed, absent);
+        }
+    }
+
+    /// Starts the check of a slot, or says why it is not made.
+    fn start(&mut self, id: u32, slot: Timestamp, now: Now) {
+        let key = (id, Reason::Schedule);
+        if let Some(active) = self.active.get_mut(&key) {
+            let waits = active.waits.as_ref().is_some_and(|began| !began.load(Ordering::Relaxed));
+            if waits {
+                // Its turn did not come before the next slot.
+                active.task.abort();
+                let overdue = active.slot;
+                self.active.remove(&key);
+                self.skip(id, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
+            } else if active.next.is_none() && active.ends_by.since(now.wall) <= OVERLAP_PATIENCE_US {
+                active.next = Some(slot);
+                return;
+            } else {
+                self.skip(id, slot, Code::SkippedOverlap, "the check of the slot before is still running");
+                return;
+            }
+        }
+        let Some(entered) = self.sites.get(id as usize).and_then(Option::as_ref) else { return };
+        let job = Job {
+            site: entered.watched.site.name.clone(),
+            scheduled_at: slot,
+            reason: Reason::Schedule,
+            locations: Vec::new(),
+            expires_at: None,
+        };
+        self.spawn(id, job, now);
+    }
+
+    /// Spawns the task of a job: it waits for its turn if it must, and checks.
+    fn spawn(&mut self, id: u32, job: Job, now: Now) {
+        let Some(entered) = self.sites.get(id as usize).and_then(Option::as_ref) else { return };
+        let (slot, reason) = (job.scheduled_at, job.reason);
+        let watched = entered.watched.clone();
+        let check = Checking {
+            watched: watched.clone(),
+            job,
+            location: self.location.clone(),
+            shared: self.shared.clone(),
+            last: entered.last,
+            telemetry: self.telemetry.clone(),
+        };
+        let interval = i64::try_from(time::micros(watched.site.spec.interval)).unwrap_or(i64::MAX);
+        let timeout = i64::try_from(time::micros(watched.site.spec.timeout)).unwrap_or(i64::MAX);
+        let (task, waits) = match self.gates.turn(entered.host).pass_now() {
+            Ok(pass) => {
+                let task = self.checks.spawn(async move {
+                    let observation = check.run().await;
+                    drop(pass);
+                    (id, reason, slot, observation)
+                });
+                (task, None)
+            }
+            Err(turn) => {
+                let began = Arc::new(AtomicBool::new(false));
+                let left = slot.plus(interval).since(now.wall).max(0).unsigned_abs();
+                let waiting = wait_and_check(turn, check, began.clone(), Duration::from_micros(left));
+                (self.checks.spawn(async move { (id, reason, slot, waiting.await) }), Some(began))
+            }
+        };
+        let active = Active {
+            slot,
+            watched,
+            task,
+            waits,
+            ends_by: now.wall.plus(timeout),
+            spawned_at: now.wall,
+            paused_us: 0,
+            next: None,
+        };
+        self.active.insert((id, reason), active);
+    }
+
+    /// A task has ended: with an observation, because it was told to, or (a fault of ours) in a panic.
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        let (id, reason, observation) = match ended {
+            Ok((id, reason, slot, observation)) => {
+                // One that was given up at the last moment has been accounted for.
+                if self.active.get(&(id, reason)).is_none_or(|active| active.slot != slot) {
+                    return;
+                }
+                (id, reason, observation)
+            }
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => {
+                let task = error.id();
+                let Some((&(id, reason), active)) = self.active.iter().find(|(_, active)| active.task.id() == task)
+                else {
+                    return;
+                };
+                tracing::error!("a check of {} failed inside: {error}", active.watched.site.name);
+                let mut observation = self.blank(&active.watched.site, active.slot, reason);
+                observation.started_at = Some(active.spawned_at);
+                observation.verdict = Verdict::Unknown(vec![Cause::new(Code::OwnFailure, "the check failed inside")]);
+                (id, reason, observation)
+            }
+        };
+        let Some(active) = self.active.remove(&(id, reason)) else { return };
+        let mut observation = observation;
+        if active.paused_us > 0 && observation.started_at.is_some() {
+            let seconds = active.paused_us as f64 / 1e6;
+            let message = format!("the process was paused, starved or suspended for {seconds:.1} s during the check");
+            observation.verdict = Verdict::Unknown(vec![Cause::new(Code::OwnFailure, message)]);
+            observation.response_time_us = None;
+        }
+        self.record(id, &active.watched.site, observation);
+        if let Some(slot) = active.next {
+            self.start(id, slot, clock::now());
+        }
+    }
+
+    /// Records a slot without a check.
+    fn skip(&mut self, id: u32, slot: Timestamp, code: Code, message: &str) {
+        let Some(entered) = self.sites.get(id as usize).and_then(Option::as_ref) else { return };
+        let watched = entered.watched.clone();
+        let mut observation = self.blank(&watched.site, slot, Reason::Schedule);
+        observation.verdict = Verdict::Unknown(vec![Cause::new(code, message)]);
+        self.record(id, &watched.site, observation);
+    }
+
+    /// An observation of which nothing is known but whose it is.
+    fn blank(&self, site: &Site, slot: Timestamp, reason: Reason) -> Observation {
+        Observation {
+            site: site.name.clone(),
+            location: self.location.clone(),
+            reason,
+            scheduled_at: slot,
+            interval_us: time::micros(site.spec.interval),
+            timeout_us: time::micros(site.spec.timeout),
+            ..Observation::default()
+        }
+    }
+
+    /// Counts an observation, tells what changed, and hands it on.
+    fn record(&mut self, id: u32, site: &Site, observation: Observation) {
+        let jitter = match observation.reason {
+            Reason::Schedule => slot::jitter(site.hash(), observation.scheduled_at, time::micros(site.spec.jitter)),
+            Reason::Request => 0,
+        };
+        self.telemetry.observed(&observation, jitter);
+        // A site that was forgotten while its check ran has no entry any more, or another site has it.
+        let entry = self.sites.get_mut(id as usize).and_then(Option::as_mut);
+        if let Some(entered) = entry.filter(|entered| entered.watched.site.name == site.name) {
+            let fingerprint = observation.verdict.fingerprint();
+            let first = !std::mem::replace(&mut entered.seen, true);
+            if fingerprint != entered.last || first && self.tell_first {
+                self.telemetry.verdict_changed(&observation);
+            }
+            entered.last = fingerprint;
+            if let Some(latest) = &mut self.latest {
+                latest.insert(id, Latest::of(&observation));
+            }
+        }
+        self.outbox.push(observation);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Change { watch, forget, done } => {
+                self.change(watch, &forget);
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+            }
+            Command::Job(job) => self.request(job),
+            Command::Latest(answer) => {
+                let name =
+                    |id: u32| self.sites.get(id as usize)?.as_ref().map(|entered| entered.watched.site.name.clone());
+                let mut latest: Vec<_> = self
+                    .latest
+                    .iter()
+                    .flatten()
+                    .filter_map(|(id, latest)| Some((name(*id)?, latest.clone())))
+                    .collect();
+                latest.sort_by(|a, b| a.0.cmp(&b.0));
+                let _ = answer.send(latest);
+            }
+            Command::Stop { grace } => {
+                // What is due up to now is served before the stop is in force, what waits for its jitter at once.
+                let now = clock::now();
+                self.serve(now, &mut Vec::new());
+                for Due { id, slot, .. } in self.plan.pending() {
+                    self.start(id, slot, now);
+                }
+                self.stopping = Some(tokio::time::Instant::now() + grace);
+            }
+        }
+    }
+
+    /// Brings the table of sites in line. Running checks of sites that are forgotten end as they would.
+    fn change(&mut self, watch: Vec<Arc<Watched>>, forget: &[Arc<str>]) {
+        let now = clock::now();
+        // Slots before the change stay on the old grid.
+        self.serve(now, &mut Vec::new());
+        for name in forget {
+            if let Ok(position) = self.position(name) {
+                let id = self.by_name.remove(position);
+                self.unplan(id, now);
+                self.sites[id as usize] = None;
+                self.free.push(id);
+                if let Some(latest) = &mut self.latest {
+                    latest.remove(&id);
+                }
+            }
+        }
+        let mut new = Vec::new();
+        for watched in watch {
+            let Ok(position) = self.position(&watched.site.name) else {
+                new.push(watched);
+                continue;
+            };
+            let id = self.by_name[position];
+            match entry_of(&watched) {
+                Some(entry) => {
+                    if let Some(due) = self.plan.replace(id, entry) {
+                        self.start(id, due.slot, now);
+                    }
+                }
+                None => self.unplan(id, now),
+            }
+            if let Some(entered) = &mut self.sites[id as usize] {
+                entered.host = host_of(&watched);
+                entered.watched = watched;
+            }
+        }
+        // Many at once are sorted once; a few are put in their places.
+        let many = new.len() > 64;
+        for watched in new {
+            let place = if many { Err(self.by_name.len()) } else { self.position(&watched.site.name) };
+            let id = self.free.pop().unwrap_or_else(|| {
+                self.sites.push(None);
+                self.sites.len() as u32 - 1
+            });
+            if let Some(entry) = entry_of(&watched) {
+                self.plan.insert(id, entry, now.wall);
+            }
+            self.sites[id as usize] = Some(Entered { host: host_of(&watched), watched, last: 0, seen: false });
+            self.by_name.insert(place.unwrap_or_else(|at| at), id);
+        }
+        if many {
+            let sites = &self.sites;
+            let name = |id: u32| sites[id as usize].as_ref().map(|entered| &*entered.watched.site.name);
+            self.by_name.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
+        }
+    }
+
+    /// Takes a site out of the plan; a slot of it that waits for its jitter is served at once.
+    fn unplan(&mut self, id: u32, now: Now) {
+        if let Some(due) = self.plan.remove(id) {
+            self.start(id, due.slot, now);
+        }
+    }
+
+    /// Where a name is in `by_name`, or would be.
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.by_name.binary_search_by(|id| {
+            let entered = self.sites[*id as usize].as_ref();
+            entered.map_or(std::cmp::Ordering::Less, |entered| (*entered.watched.site.name).cmp(name))
+        })
+    }
+
+    /// Does a job by request, unless it has expired or is running already.
+    fn request(&mut self, job: Job) {
+        let now = clock::now();
+        if !job.locations.is_empty() && !job.locations.contains(&self.location) {
+            return;
+        }
+        let Ok(position) = self.position(&job.site) else {
+            tracing::warn!("a job for {} is refused: there is no such site", job.site);
+            return;
+        };
+        if job.expires_at.is_some_and(|at| at <= now.wall) {
+            tracing::warn!("a job for {} is refused: it has expired", job.site);
+            return;
+        }
+        let id = self.by_name[position];
+        if !self.active.contains_key(&(id, job.reason)) {
+            self.spawn(id, job, now);
+        }
+    }
+
+    /// The grace is over: what still runs or waits is unknown.
+    fn end_what_runs(&mut self) {
+        for ((id, reason), active) in std::mem::take(&mut self.active) {
+            active.task.abort();
+            let began = active.waits.as_ref().is_none_or(|began| began.load(Ordering::Relaxed));
+            for (slot, started_at) in [(Some(active.slot), began.then_some(active.spawned_at)), (active.next, None)] {
+                let Some(slot) = slot else { continue };
+                let mut observation = self.blank(&active.watched.site, slot, reason);
+                observation.started_at = started_at;
+                observation.verdict = Verdict::Unknown(vec![Cause::new(Code::Stopped, "sitemon was stopped")]);
+                self.record(id, &active.watched.site, observation);
+            }
+        }
+    }
+
+    /// Waits until everything that was observed is acknowledged, not for ever.
+    async fn deliver(&mut self) {
+        let deadline = tokio::time::Instant::now() + DELIVERY_PATIENCE;
+        let mut retry = tokio::time::interval(FLUSH_EVERY);
+        while !self.outbox.is_empty() {
+            tokio::select! {
+                () = self.outbox.settle() => {}
+                _ = retry.tick(), if self.outbox.is_pending() => self.outbox.flush(),
+                () = tokio::time::sleep_until(deadline) => return,
+            }
+        }
+    }
+}
+
+/// A site's entry in the plan; `None` where it is not checked.
+fn entry_of(watched: &Watched) -> Option<Entry> {
+    let spec = &watched.site.spec;
+    spec.enabled.then(|| Entry {
+        hash: watched.site.hash(),
+        interval_us: time::micros(spec.interval),
+        jitter_us: time::micros(spec.jitter),
+    })
+}
+
+/// A hash of the host and port that the limit in flight counts by.
+fn host_of(watched: &Watched) -> u64 {
+    sitemon_model::site::name_hash(&watched.check.host(&watched.site.url))
+}
+
+/// What is said of a slot whose turn did not come.
+const WAITED_TOO_LONG: &str = "its turn did not come before the next slot: a limit of checks in flight was reached";
+
+/// Everything that a check needs, to be taken into its task.
+struct Checking {
+    watched: Arc<Watched>,
+    job: Job,
+    location: Arc<str>,
+    shared: Arc<Shared>,
+    last: u64,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Checking {
+    async fn run(&self) -> Observation {
+        let task = Task {
+            site: &self.watched.site,
+            job: &self.job,
+            location: &self.location,
+            shared: &self.shared,
+            last: self.last,
+        };
+        let _counted = Counted::new(&self.telemetry.in_flight);
+        self.watched.check.check(task).await
+    }
+}
+
+/// Waits for the turn of a check and does it; where its time runs out meanwhile, says so.
+async fn wait_and_check(turn: Turn, check: Checking, began: Arc<AtomicBool>, at_most: Duration) -> Observation {
+    let telemetry = check.telemetry.clone();
+    let waiting = Counted::new(&telemetry.waiting);
+    let pass = tokio::time::timeout(at_most, turn.pass()).await;
+    drop(waiting);
+    if let Ok(Some(_pass)) = pass {
+        began.store(true, Ordering::Relaxed);
+        return check.run().await;
+    }
+    let site = &check.watched.site;
+    Observation {
+        site: site.name.clone(),
+        location: check.location.clone(),
+        reason: check.job.reason,
+        scheduled_at: check.job.scheduled_at,
+        interval_us: time::micros(site.spec.interval),
+        timeout_us: time::micros(site.spec.timeout),
+        verdict: Verdict::Unknown(vec![Cause::new(Code::SkippedOverload, WAITED_TOO_LONG)]),
+        ..Observation::default()
+    }
+}
+
+/// Counts in a gauge for as long as it lives.
+struct Counted<'a>(&'a prometheus_client::metrics::gauge::Gauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a prometheus_client::metrics::gauge::Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Ends at an instant; without one, never.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

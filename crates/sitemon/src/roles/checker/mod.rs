@@ -1,0 +1,261 @@
+//! The role checker: schedules and checks the sites that it is given, and hands observations to the bus.
+//!
+//! It is a number of lanes, one for each core; a site belongs to the lane that the hash of its name names.
+
+mod gate;
+mod lane;
+mod outbox;
+
+use crate::config::{Limits, Watched};
+use crate::telemetry::{Latest, Telemetry};
+use anyhow::Context as _;
+use gate::Gates;
+use lane::{Command, Lane, Parts};
+use outbox::Outbox;
+use sitemon_bus::{Acknowledged, Bus, Event, Message, Reader, Topic};
+use sitemon_model::Job;
+use sitemon_probe::memory::Memory;
+use sitemon_probe::policy::Policy;
+use sitemon_probe::{Shared, SharedOptions};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that a lane has not obeyed yet; whoever gives more waits.
+const COMMANDS: usize = 64;
+/// Open files that are not for checks: store, log, metrics, timers.
+const RESERVED_FILES: u64 = 64;
+/// Open files of one check at most, as a rule: two questions for the name, two attempts to connect.
+const FILES_PER_CHECK: u64 = 3;
+
+/// What a checker needs from outside.
+pub struct Options {
+    /// Where this checker runs.
+    pub location: Arc<str>,
+    /// What all running checks may use.
+    pub limits: Limits,
+    /// Addresses that are not dialled.
+    pub network: Policy,
+    /// Where observations go, and jobs by request come from.
+    pub bus: Arc<dyn Bus>,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// Whether the last observation of each site is kept for `probe_*`.
+    pub keep_latest: bool,
+    /// Whether the first observation of a site is told in the log also when it is up.
+    pub tell_first: bool,
+}
+
+/// The role, while it runs.
+pub struct Checker {
+    lanes: Vec<Running>,
+    jobs: tokio::task::JoinHandle<()>,
+}
+
+struct Running {
+    commands: mpsc::Sender<Command>,
+    /// Ends with the number of observations that were given up.
+    ended: oneshot::Receiver<std::io::Result<u64>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Checker {
+    /// Starts the lanes, without sites.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let in_flight = bound_by_files(options.limits.checks_in_flight);
+        let gates = Gates::new(in_flight, options.limits.checks_in_flight_per_host);
+        let memory = Memory::new(options.limits.memory);
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        // The memory bound, roots and known chains are one for all lanes; resolvers and idle connections are each
+        // lane's own.
+        let shared = SharedOptions { policy: options.network.clone(), memory, ..SharedOptions::default() };
+        let lanes = (0..count)
+            .map(|index| start_lane(index, &options, &gates, shared.clone()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let reader = options.bus.subscribe(Topic::Jobs, &options.location).await.context("cannot read jobs")?;
+        let senders = lanes.iter().map(|lane| lane.commands.clone()).collect();
+        let jobs = tokio::spawn(read_jobs(reader, senders));
+        Ok(Self { lanes, jobs })
+    }
+
+    /// Brings the sites in line; ends when that is in force.
+    pub async fn change(&self, watch: Vec<Arc<Watched>>, forget: Vec<Arc<str>>) {
+        let count = self.lanes.len();
+        let mut parts: Vec<(Vec<_>, Vec<_>)> = vec![(Vec::new(), Vec::new()); count];
+        for watched in watch {
+            parts[lane_of(&watched.site.name, count)].0.push(watched);
+        }
+        for name in forget {
+            parts[lane_of(&name, count)].1.push(name);
+        }
+        let mut answers = Vec::new();
+        for (lane, (watch, forget)) in self.lanes.iter().zip(parts) {
+            if watch.is_empty() && forget.is_empty() {
+                continue;
+            }
+            let (done, answer) = oneshot::channel();
+            if lane.commands.send(Command::Change { watch, forget, done }).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            // A lane that has ended tells so where it is waited for.
+            let _ = answer.await;
+        }
+    }
+
+    /// What is known of the last observation of each site.
+    pub async fn latest(&self) -> Vec<(Arc<str>, Latest)> {
+        Latests(self.lanes.iter().map(|lane| lane.commands.clone()).collect()).ask().await
+    }
+
+    /// A handle by which others ask for the last observations.
+    pub fn latests(&self) -> Latests {
+        Latests(self.lanes.iter().map(|lane| lane.commands.clone()).collect())
+    }
+
+    /// Ends when a lane has ended although nobody asked it to.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        let ended = self.lanes.iter_mut().map(|lane| Box::pin(&mut lane.ended));
+        let mut ended: Vec<_> = ended.collect();
+        let result = std::future::poll_fn(|context| {
+            let ready = ended.iter_mut().find_map(|ended| match ended.as_mut().poll(context) {
+                std::task::Poll::Ready(result) => Some(result),
+                std::task::Poll::Pending => None,
+            });
+            ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await;
+        match result {
+            Ok(Err(error)) => anyhow::Error::new(error).context("a thread that checks has ended"),
+            _ => anyhow::anyhow!("a thread that checks has ended"),
+        }
+    }
+
+    /// Stops cleanly: no new slots, what was due is served within its timeout or the grace, what was observed
+    /// is delivered. The number of observations that could not be.
+    pub async fn stop(self, grace: Duration) -> u64 {
+        self.jobs.abort();
+        for lane in &self.lanes {
+            // A lane that has ended needs not be told.
+            let _ = lane.commands.send(Command::Stop { grace }).await;
+        }
+        let mut lost = 0;
+        for lane in self.lanes {
+            if let Ok(Ok(count)) = lane.ended.await {
+                lost += count;
+            }
+            // Its last words are spoken; a panic has been told by the log.
+            let _ = lane.thread.join();
+        }
+        lost
+    }
+}
+
+/// Asks the lanes for the last observations of their sites.
+#[derive(Debug, Clone)]
+pub struct Latests(Vec<mpsc::Sender<Command>>);
+
+impl Latests {
+    /// Name and last observation of each site that has one, sorted by lane and name.
+    pub async fn ask(&self) -> Vec<(Arc<str>, Latest)> {
+        let mut all = Vec::new();
+        for lane in &self.0 {
+            let (answer, latest) = oneshot::channel();
+            if lane.send(Command::Latest(answer)).await.is_ok() {
+                all.extend(latest.await.unwrap_or_default());
+            }
+        }
+        all
+    }
+}
+
+/// The lane of a site.
+fn lane_of(name: &str, count: usize) -> usize {
+    (sitemon_model::site::name_hash(name) >> 32) as usize % count
+}
+
+fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: SharedOptions) -> anyhow::Result<Running> {
+    let (commands, receiver) = mpsc::channel(COMMANDS);
+    let (sender, ended) = oneshot::channel();
+    let parts = Parts {
+        location: options.location.clone(),
+        gates: gates.clone(),
+        telemetry: options.telemetry.clone(),
+        shared: Box::new(move || Shared::new(shared)),
+        outbox: Outbox::new(options.bus.clone(), options.telemetry.clone()),
+        keep_latest: options.keep_latest,
+        tell_first: options.tell_first,
+        commands: receiver,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let run = move || {
+        // Nobody listens any more when the process is on its way out.
+        let _ = sender.send(runtime.block_on(Lane::run(parts)));
+    };
+    let thread =
+        std::thread::Builder::new().name(format!("lane-{index}")).spawn(run).context("cannot start a thread")?;
+    Ok(Running { commands, ended, thread })
+}
+
+/// Passes jobs by request to the lanes of their sites.
+async fn read_jobs(mut reader: Box<dyn Reader>, lanes: Vec<mpsc::Sender<Command>>) {
+    loop {
+        match reader.next().await {
+            Ok(Event::Assigned(assigned)) => {
+                for assignment in assigned {
+                    let at = assignment.acknowledged.map_or(0, |acknowledged| acknowledged.next);
+                    if let Err(error) = reader.begin(assignment.partition, at).await {
+                        tracing::warn!("jobs of partition {} cannot be read: {error}", assignment.partition);
+                    }
+                }
+            }
+            Ok(Event::Revoked(_)) => {}
+            Ok(Event::Batch(batch)) => {
+                for message in batch.messages {
+                    if let Message::Job(job) = message {
+                        pass_on(job, &lanes).await;
+                    }
+                }
+                let acknowledged = Acknowledged { next: batch.next, metadata: String::new() };
+                if let Err(error) = reader.acknowledge(batch.partition, acknowledged).await {
+                    tracing::debug!("jobs cannot be acknowledged: {error}");
+                }
+            }
+            Ok(Event::Closed) => return,
+            Err(error) => {
+                tracing::warn!("jobs cannot be read: {error}");
+                return;
+            }
+        }
+    }
+}
+
+async fn pass_on(job: Job, lanes: &[mpsc::Sender<Command>]) {
+    // A lane that has ended is told of where it is waited for.
+    let _ = lanes[lane_of(&job.site, lanes.len())].send(Command::Job(job)).await;
+}
+
+/// Raises the soft limit of open files to the hard one; the checks in flight that fit.
+pub fn bound_by_files(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() && limit.current.is_some() {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!("the limit of open files stays at {:?}: {error}", limit.current);
+        }
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    let room = (files.saturating_sub(RESERVED_FILES) / FILES_PER_CHECK).max(1);
+    let bounded = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
+    if bounded < wanted {
+        tracing::warn!(
+            files,
+            bounded,
+            "{files} open files leave room for {bounded} checks in flight, not {wanted} (raise `ulimit -n` for more)"
+        );
+    }
+    bounded
+}

@@ -1,0 +1,279 @@
+//! The role writer: observations from the bus into the store, findings made against the baselines on the way,
+//! and the upkeep of the store.
+
+use crate::clock;
+use crate::config::Watched;
+use crate::telemetry::Telemetry;
+use anyhow::Context as _;
+use sitemon_bus::{Acknowledged, Batch, Bus, Event, Message, Offset, Partition, Reader, Topic};
+use sitemon_model::site::Baseline;
+use sitemon_model::time::{DAY, HOUR};
+use sitemon_model::{Observation, Timestamp, time};
+use sitemon_stats::Baselines;
+use sitemon_store::{Advance, Retention, RollupQuery, SiteRollup, Store, StoreError, Upkeep, Window};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Observations of one transaction at most.
+const BATCH_MAX: usize = 20_000;
+/// Pauses between attempts while the store cannot be written to: from this...
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// ...doubling up to this.
+const RETRY_LAST: Duration = Duration::from_secs(1);
+/// Packing is looked after so often.
+const PACK_EVERY: Duration = Duration::from_secs(10);
+/// Retention and freed space are looked after so often.
+const PRUNE_EVERY: Duration = Duration::from_mins(10);
+
+/// Which plugins of which sites have a baseline. Cheap to clone; shared with whoever reloads the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Rules(Arc<RwLock<HashMap<Arc<str>, SiteRules>>>);
+
+/// The plugins of one site that have a baseline.
+type SiteRules = Arc<[(Arc<str>, Baseline)]>;
+
+impl Rules {
+    /// The rules of these sites, in place of those before.
+    pub fn learn(&self, sites: &[Watched]) {
+        let of = |watched: &Watched| {
+            let plugins = watched.check.plugins();
+            let found = plugins.iter().filter_map(|plugin| Some((Arc::<str>::from(plugin.name()), plugin.baseline()?)));
+            let found: SiteRules = found.collect();
+            (!found.is_empty()).then(|| (watched.site.name.clone(), found))
+        };
+        let learnt = sites.iter().filter_map(of).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = learnt;
+    }
+
+    /// The rules of a site.
+    fn of(&self, site: &str) -> Option<SiteRules> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(site).cloned()
+    }
+
+    /// The baselines as the store's statistics tell them: whole days, and the hours of the day that runs.
+    pub async fn seed(&self, store: &dyn Store, now: Timestamp) -> Result<Baselines, StoreError> {
+        let mut baselines = Baselines::new();
+        let (names, window): (Vec<Arc<str>>, Option<Duration>) = {
+            let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let windows = rules.values().flat_map(|rules| rules.iter()).map(|(_, rule)| rule.window);
+            (rules.keys().cloned().collect(), windows.max())
+        };
+        let Some(window) = window else { return Ok(baselines) };
+        let window_us = i64::try_from(time::micros(window)).unwrap_or(i64::MAX);
+        let (from, today, to) = (now.plus(-window_us).floor(DAY), now.floor(DAY), now.floor(HOUR).plus(HOUR));
+        for (from, to, width) in [(from, today, DAY), (today, to, HOUR)] {
+            let query = RollupQuery { window: Window { sites: Some(names.clone()), from, to }, width };
+            for SiteRollup { site, location, rollup } in store.rollups(&query).await? {
+                if let Some(rules) = self.of(&site) {
+                    baselines.seed(&site, &location, &rollup, |plugin| rule(&rules, plugin));
+                }
+            }
+        }
+        for latest in store.latest().await? {
+            if self.of(&latest.site).is_some() {
+                baselines.seen(&latest.site, &latest.location, latest.scheduled_at);
+            }
+        }
+        Ok(baselines)
+    }
+}
+
+/// The rule of a plugin among those of a site.
+fn rule(rules: &SiteRules, plugin: &str) -> Option<Baseline> {
+    rules.iter().find(|(name, _)| &**name == plugin).map(|(_, rule)| *rule)
+}
+
+/// What a writer needs from outside.
+pub struct Options {
+    /// Where observations come from.
+    pub bus: Arc<dyn Bus>,
+    /// Where they go.
+    pub store: Arc<dyn Store>,
+    /// The longest time that an observation waits for its transaction.
+    pub flush: Duration,
+    /// How long each is kept.
+    pub retention: Retention,
+    /// Counters.
+    pub telemetry: Arc<Telemetry>,
+    /// Which metrics are held against a baseline.
+    pub rules: Rules,
+    /// What they were before.
+    pub baselines: Baselines,
+}
+
+/// Reads the bus to its end (it ends when it is closed) and writes what it reads. An error is one that waiting
+/// does not mend.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { bus, store, flush, retention, telemetry, rules, baselines } = options;
+    let stop = CancellationToken::new();
+    let upkeep = tokio::spawn(keep_up(store.clone(), retention, telemetry.clone(), stop.clone()));
+    let reader = bus.subscribe(Topic::Observations, "writers").await.context("cannot read observations")?;
+    let mut writer = Writer { reader, store, telemetry, rules, baselines, expected: BTreeMap::new() };
+    let result = writer.write(flush).await;
+    stop.cancel();
+    // Upkeep may die anywhere; its panic has been told by the log.
+    let _ = upkeep.await;
+    result
+}
+
+struct Writer {
+    reader: Box<dyn Reader>,
+    store: Arc<dyn Store>,
+    telemetry: Arc<Telemetry>,
+    rules: Rules,
+    baselines: Baselines,
+    /// Where each partition's position in the store stands.
+    expected: BTreeMap<Partition, Offset>,
+}
+
+/// The name of a partition among the store's positions.
+fn source(partition: Partition) -> String {
+    format!("observations/{partition}")
+}
+
+impl Writer {
+    async fn write(&mut self, flush: Duration) -> anyhow::Result<()> {
+        let mut batches: Vec<Batch> = Vec::new();
+        let mut deadline = None;
+        loop {
+            let event = match deadline {
+                None => Some(self.reader.next().await),
+                Some(at) => tokio::time::timeout_at(at, self.reader.next()).await.ok(),
+            };
+            match event.transpose().context("cannot read observations")? {
+                Some(Event::Assigned(assigned)) => {
+                    for assignment in assigned {
+                        let partition = assignment.partition;
+                        let at = self.store.position(&source(partition)).await.context("cannot read positions")?;
+                        self.expected.insert(partition, at);
+                        self.reader.begin(partition, at).await.context("cannot begin to read observations")?;
+                    }
+                }
+                Some(Event::Revoked(revoked)) => {
+                    self.append(std::mem::take(&mut batches)).await?;
+                    deadline = None;
+                    for partition in revoked {
+                        self.expected.remove(&partition);
+                    }
+                }
+                Some(Event::Batch(batch)) => {
+                    deadline.get_or_insert_with(|| tokio::time::Instant::now() + flush);
+                    batches.push(batch);
+                    if batches.iter().map(|batch| batch.messages.len()).sum::<usize>() >= BATCH_MAX {
+                        self.append(std::mem::take(&mut batches)).await?;
+                        deadline = None;
+                    }
+                }
+                Some(Event::Closed) => return self.append(batches).await,
+                None => {
+                    self.append(std::mem::take(&mut batches)).await?;
+                    deadline = None;
+                }
+            }
+        }
+    }
+
+    /// Appends what was read, a transaction for each partition, and acknowledges it.
+    async fn append(&mut self, batches: Vec<Batch>) -> anyhow::Result<()> {
+        let mut partitions: BTreeMap<Partition, (Offset, Vec<Arc<Observation>>)> = BTreeMap::new();
+        for batch in batches {
+            let (next, observations) = partitions.entry(batch.partition).or_default();
+            *next = batch.next;
+            for message in batch.messages {
+                if let Message::Observation(observation) = message {
+                    observations.push(self.judge(observation));
+                }
+            }
+        }
+        for (partition, (next, observations)) in partitions {
+            let Some(expected) = self.expected.get(&partition).copied() else { continue };
+            let advance = Advance { source: source(partition), expected, next };
+            self.append_one(observations, advance).await?;
+            self.expected.insert(partition, next);
+            let acknowledged = Acknowledged { next, metadata: String::new() };
+            self.reader.acknowledge(partition, acknowledged).await.context("cannot acknowledge observations")?;
+        }
+        Ok(())
+    }
+
+    /// Tries until the store has it, however long that takes.
+    async fn append_one(&mut self, observations: Vec<Arc<Observation>>, advance: Advance) -> anyhow::Result<()> {
+        let count = observations.len() as u64;
+        let (mut pause, mut failing_since) = (RETRY_FIRST, None);
+        loop {
+            let start = Instant::now();
+            match self.store.append(observations.clone(), Some(advance.clone())).await {
+                Ok(()) => {
+                    self.telemetry.appended(count, start.elapsed());
+                    if let Some(since) = failing_since.map(|since: Instant| since.elapsed()) {
+                        self.telemetry.append_recovered(since);
+                    }
+                    return Ok(());
+                }
+                Err(error @ StoreError::Unavailable(_)) => {
+                    self.telemetry.append_failed(&error, failing_since.is_none());
+                    failing_since.get_or_insert(start);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LAST);
+                }
+                Err(StoreError::Fenced { found, .. }) if failing_since.is_some() && found == advance.next => {
+                    // An attempt that seemed to fail had come through.
+                    return Ok(());
+                }
+                Err(error) => return Err(error).context("cannot write observations"),
+            }
+        }
+    }
+
+    /// Holds an observation's metrics against their baselines.
+    fn judge(&mut self, observation: Arc<Observation>) -> Arc<Observation> {
+        if observation.metrics.is_empty() {
+            return observation;
+        }
+        let Some(rules) = self.rules.of(&observation.site) else { return observation };
+        let findings = self.baselines.observe(&observation, |plugin| rule(&rules, plugin));
+        if findings.is_empty() {
+            return observation;
+        }
+        let mut observation = observation;
+        let with = Arc::make_mut(&mut observation);
+        with.findings.extend(findings);
+        self.telemetry.found(with);
+        observation
+    }
+}
+
+/// Packs, prunes and measures the store until it is told to stop.
+async fn keep_up(store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+    let mut pack = tokio::time::interval(PACK_EVERY);
+    pack.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pruned: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            _ = pack.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let now = clock::wall();
+        upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
+        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+            upkeep(&*store, &telemetry, "prune", Upkeep::Prune { now, retention }).await;
+            upkeep(&*store, &telemetry, "reclaim", Upkeep::Reclaim).await;
+            pruned = Some(Instant::now());
+        }
+        if let Ok(measures) = store.measure().await {
+            telemetry.store_bytes.set(measures.bytes as i64);
+            telemetry.store_arrivals.set(measures.arrivals as i64);
+            telemetry.store_blocks.set(measures.blocks as i64);
+        }
+    }
+}
+
+async fn upkeep(store: &dyn Store, telemetry: &Telemetry, kind: &'static str, piece: Upkeep) {
+    let start = Instant::now();
+    match store.maintain(piece).await {
+        Ok(done) => telemetry.upkept(kind, start.elapsed(), done),
+        Err(error) => telemetry.upkeep_failed(kind, &error),
+    }
+}
