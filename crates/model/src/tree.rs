@@ -325,7 +325,7 @@ impl<'n> Fields<'n> {
     /// The value of a key, which thereby is a known one; `None` where it is absent. A key that is written
     /// without a value (null) counts as absent.
     pub fn take(&mut self, name: &'static str) -> Option<At<'n>> {
-        self.known.push(name);
+        self.know(&[name]);
         let (key, node) = self.entries.iter().find(|(key, _)| &*key.name == name)?;
         (!node.is_null()).then(|| At { node, path: self.path_of(&key.name) })
     }
@@ -353,7 +353,11 @@ impl<'n> Fields<'n> {
 
     /// Counts names as known that somebody else took from the same map.
     pub fn know(&mut self, names: &[&'static str]) {
-        self.known.extend_from_slice(names);
+        for name in names {
+            if !self.known.contains(name) {
+                self.known.push(name);
+            }
+        }
     }
 
     /// The keys that were asked for, known or not.

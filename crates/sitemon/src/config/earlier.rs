@@ -50,15 +50,17 @@ pub fn recognise(root: &[(Key, Node)]) -> Option<System> {
 pub struct Converted {
     /// Native `defaults`.
     defaults: Vec<(Key, Node)>,
-    /// The path in the file that it came from, and the native site.
-    sites: Vec<(String, Node)>,
+    sites: SitesByPath,
 }
+
+/// Native sites, each with the path of the entry that it came from.
+type SitesByPath = Vec<(String, Node)>;
 
 impl Converted {
     /// The sites with their paths, and the other keys of the top.
-    pub fn native(&self) -> (Vec<(String, Node)>, Vec<(Key, Node)>) {
-        let defaults = Node { value: Value::Map(self.defaults.clone()), ..Node::empty_map() };
-        (self.sites.clone(), vec![entry("defaults", defaults)])
+    pub fn native(&self) -> (SitesByPath, Vec<(Key, Node)>) {
+        let defaults = (!self.defaults.is_empty()).then(|| entry("defaults", map(self.defaults.clone())));
+        (self.sites.clone(), defaults.into_iter().collect())
     }
 
     /// The native form, to be read by itself.
@@ -229,7 +231,7 @@ fn collector(fields: &mut Fields<'_>, converter: &mut Converter, faults: &mut Fa
     left_aside(fields, faults);
 }
 
-/// What is said where a file wants Kafka and PostgreSQL.
+/// What is said where a file wants a bus and a store that come later.
 const LATER: &str = "Kafka and PostgreSQL come with a later version: observations stay in the embedded store";
 
 /// What was read of an entry.
@@ -254,6 +256,9 @@ impl Converter {
     fn entry(&mut self, at: &At<'_>, faults: &mut Faults, read: impl FnOnce(&mut Fields<'_>, &mut Faults) -> Entry) {
         let mut found = Faults::default();
         let mut fields = at.map(&mut found);
+        if found.any_errors() {
+            return self.tell(found, faults);
+        }
         let Entry { name, url, keys } = read(&mut fields, &mut found);
         left_aside(&fields, &mut found);
         let json = canonical(&at.node.to_json());
@@ -269,6 +274,11 @@ impl Converter {
             site.extend(keys);
             self.converted.sites.push((at.path.to_string(), Node { place: at.node.place, ..map(site) }));
         }
+        self.tell(found, faults);
+    }
+
+    /// Notes what is wrong with an entry.
+    fn tell(&self, found: Faults, faults: &mut Faults) {
         let bad = found.any_errors();
         for mut fault in found.0 {
             if bad && !fault.warning && !self.strict {

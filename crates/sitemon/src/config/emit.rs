@@ -153,6 +153,7 @@ fn looks_like_text(value: &str) -> bool {
     let first_counts = value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
     // `5s` and `200-299` are texts to everyone; digits with letters that numbers and dates have are not.
     let unit = value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let numeric = first_counts && !matches!(unit, "us" | "ms" | "s" | "m" | "h" | "KiB" | "MiB" | "GiB" | "TiB" | "y");
+    let numeric =
+        first_counts && !matches!(unit, "us" | "ms" | "s" | "m" | "h" | "d" | "KiB" | "MiB" | "GiB" | "TiB" | "y");
     !word && !numeric
 }

@@ -163,7 +163,7 @@ fn replace<'t>(text: &'t str, environment: &Environment) -> Result<Cow<'t, str>,
         }
         match (environment.get(name), default) {
             // As in a shell: with `:-` one that is set to nothing counts as unset.
-            (Some(""), Some(default)) | (None, Some(default)) => replaced.push_str(default),
+            (Some("") | None, Some(default)) => replaced.push_str(default),
             (Some(value), _) => replaced.push_str(value),
             (None, None) => {
                 return Err(format!(

@@ -37,7 +37,7 @@ pub const STORES_LATER: &[&str] = &["postgres", "redis"];
 pub const BUSES_LATER: &[&str] = &["kafka", "zeromq"];
 
 /// The day of the calendar, as a duration.
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Names of the environment that earlier systems read.
 const EARLIER_NAMES: &[&str] = &[
@@ -678,8 +678,7 @@ fn read_network(at: Option<At<'_>>, faults: &mut Faults) -> (Policy, Vec<String>
     let refuse = fields.take("refuse");
     fields.finish(faults);
     let Some(at) = refuse else { return default() };
-    let policy = Policy::default();
-    at.list(faults);
+    let policy = Policy::parse(&at, faults);
     let words = at.list(&mut Faults::default());
     (policy, words.iter().filter_map(|at| at.str(&mut Faults::default()).map(str::to_owned)).collect())
 }

@@ -8,12 +8,14 @@ mod earlier;
 mod emit;
 mod environment;
 mod load;
+mod schema;
 mod show;
 mod sites;
 mod sources;
 mod yaml;
 
 pub use environment::Environment;
+pub use schema::{reference, schema};
 pub use sources::render;
 
 use load::Purpose;
@@ -131,7 +133,7 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
 
 /// See [`load`]; in a given environment.
 pub fn load_in(source: &Source, environment: &Environment) -> Result<Config, ConfigError> {
-    let file = locate(source, environment)?.ok_or_else(|| nothing_found(environment))?;
+    let file = locate(source, environment).ok_or_else(|| nothing_found(environment))?;
     finish(load::read(Some(&file), environment, Purpose { local: source.local, sites: true, strict: false }))
 }
 
@@ -144,7 +146,7 @@ pub fn sites_of_urls(source: &Source, urls: &[String]) -> Result<Config, ConfigE
 
 /// See [`sites_of_urls`]; in a given environment.
 pub fn sites_of_urls_in(source: &Source, urls: &[String], environment: &Environment) -> Result<Config, ConfigError> {
-    let file = locate(source, environment)?;
+    let file = locate(source, environment);
     let purpose = Purpose { local: source.local, sites: false, strict: false };
     finish(load::read_with(file.as_deref(), environment, purpose, urls))
 }
@@ -168,7 +170,7 @@ pub fn show(source: &Source) -> Result<String, ConfigError> {
 
 /// See [`show`]; in a given environment.
 pub fn show_in(source: &Source, environment: &Environment) -> Result<String, ConfigError> {
-    let file = locate(source, environment)?.ok_or_else(|| nothing_found(environment))?;
+    let file = locate(source, environment).ok_or_else(|| nothing_found(environment))?;
     let purpose = Purpose { local: source.local, sites: true, strict: false };
     let mut outcome = load::read(Some(&file), environment, purpose);
     let mut shown = std::mem::take(&mut outcome.shown);
@@ -209,28 +211,33 @@ pub fn convert_in(path: &Path, environment: &Environment) -> Result<Conversion, 
     }
 }
 
+/// The tree of a text in YAML or JSON, as it stands there; `None` where it is neither.
+pub fn tree(text: &str) -> Option<Node> {
+    load::read_tree(text, 0, &mut Faults::default())
+}
+
 /// The file that is read: the first that is given or found.
-fn locate(source: &Source, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
+fn locate(source: &Source, environment: &Environment) -> Option<PathBuf> {
     if let Some(file) = &source.file {
-        return Ok(Some(file.clone()));
+        return Some(file.clone());
     }
     let at = |path: &str| environment.folder.join(path);
     if let Some(path) = environment.given("SITEMON_CONFIG") {
-        return Ok(Some(at(path)));
+        return Some(at(path));
     }
     if let Some(path) = environment.given("WEBSITE_MONITOR_CONFIG_PATH") {
         let path = at(path);
-        return Ok(Some(if path.is_dir() { path.join("config.yml") } else { path }));
+        return Some(if path.is_dir() { path.join("config.yml") } else { path });
     }
     for path in ["sitemon.yaml", "config/config.yml"] {
         if at(path).exists() {
-            return Ok(Some(at(path)));
+            return Some(at(path));
         }
     }
     if let Some(path) = environment.given("MONITERFILE") {
-        return Ok(Some(at(path)));
+        return Some(at(path));
     }
-    Ok(Some(at("monitor.yml")).filter(|path| path.exists()))
+    Some(at("monitor.yml")).filter(|path| path.exists())
 }
 
 fn nothing_found(environment: &Environment) -> ConfigError {

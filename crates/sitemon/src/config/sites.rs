@@ -19,7 +19,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What an interval is without one in the file.
-pub const INTERVAL: Duration = Duration::from_secs(60);
+pub const INTERVAL: Duration = Duration::from_mins(1);
 /// What a timeout is at most without one in the file.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// The shortest interval.
@@ -139,7 +139,7 @@ impl Sites {
             At::new(node, path()).expected(faults, "a site: a map with a `url`");
             return None;
         };
-        let url = own(entries, "url").and_then(|node| self.url(node, path, faults));
+        let url = own(entries, "url").and_then(|node| Self::url(node, path, faults));
         if own(entries, "url").is_none() {
             let url = sitemon_model::tree::join(&path(), "url");
             faults.error(node.place, url, "is missing, expected a URL such as https://shop.example/");
@@ -165,7 +165,7 @@ impl Sites {
         Some(Watched { site: Site { name: name?, url: url?, spec }, check })
     }
 
-    fn url(&self, node: &Node, path: &dyn Fn() -> String, faults: &mut Faults) -> Option<Arc<str>> {
+    fn url(node: &Node, path: &dyn Fn() -> String, faults: &mut Faults) -> Option<Arc<str>> {
         // Which kind it is matters little here: there is one, and each that comes has URLs.
         let at = || At::new(node, sitemon_model::tree::join(&path(), "url"));
         let Value::Scalar { text, .. } = &node.value else {
@@ -426,11 +426,11 @@ fn read_labels(at: &At<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
 }
 
 fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn Plugin>)> {
-    let none = Node { place: at.node.place, ..Node::empty_map() };
+    let empty = Node { place: at.node.place, ..Node::empty_map() };
     if matches!(&at.node.value, Value::Scalar { text, .. } if &**text == "all") {
         return sitemon_plugin::KINDS
             .iter()
-            .filter_map(|kind| plugin(kind, &At::new(&none, at.path.clone()), faults))
+            .filter_map(|kind| plugin(kind, &At::new(&empty, at.path.clone()), faults))
             .collect();
     }
     if !matches!(at.node.value, Value::List(_)) {
@@ -440,15 +440,15 @@ fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn 
     let names: Vec<&str> = sitemon_plugin::KINDS.iter().map(|kind| kind.name).collect();
     let mut plugins: Vec<(PluginChoice, Arc<dyn Plugin>)> = Vec::new();
     for at in at.list(faults) {
-        let none = Node { place: at.node.place, ..Node::empty_map() };
+        let empty = Node { place: at.node.place, ..Node::empty_map() };
         let (name, place, options) = match &at.node.value {
             Value::Scalar { text, .. } if !at.node.is_null() => {
-                (&**text, at.node.place, At::new(&none, at.path.clone()))
+                (&**text, at.node.place, At::new(&empty, at.path.clone()))
             }
             Value::Map(entries) if entries.len() == 1 => {
                 let (key, node) = &entries[0];
                 let path = sitemon_model::tree::join(&at.path, &key.name);
-                let node = if node.is_null() { &none } else { node };
+                let node = if node.is_null() { &empty } else { node };
                 (&*key.name, key.place, At::new(node, path))
             }
             _ => {
@@ -525,7 +525,9 @@ fn encode(node: &Node, sources: &Sources, buffer: &mut Vec<u8>) {
         Value::List(items) => {
             buffer.push(8);
             buffer.extend((items.len() as u32).to_le_bytes());
-            items.iter().for_each(|item| encode(item, sources, buffer));
+            for item in items {
+                encode(item, sources, buffer);
+            }
         }
         Value::Map(entries) => {
             buffer.push(9);

@@ -3,7 +3,7 @@
 
 use sitemon_model::tree::{Fault, Place};
 use sitemon_probe::Files;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_128;
@@ -20,12 +20,16 @@ pub struct Sources(Arc<Mutex<Inner>>);
 struct Inner {
     list: Vec<Origin>,
     folders: HashMap<PathBuf, u32>,
-    contents: HashMap<PathBuf, Result<(Arc<[u8]>, u128), String>>,
-    /// Files whose contents count, for whoever watches them.
-    files: BTreeSet<PathBuf>,
+    contents: HashMap<PathBuf, Content>,
+    /// Files whose contents count, for whoever watches them: the main one first.
+    files: Vec<PathBuf>,
+    seen: HashSet<PathBuf>,
     /// The hashes of what was read since this was last emptied.
     read: Vec<u8>,
 }
+
+/// What a file holds and the hash of it, or why it cannot be read.
+type Content = Result<(Arc<[u8]>, u128), String>;
 
 #[derive(Debug)]
 struct Origin {
@@ -75,12 +79,12 @@ impl Sources {
 
     /// Notes that a file's content counts.
     pub fn watch(&self, path: &Path) {
-        self.lock().files.insert(path.to_owned());
+        self.lock().watch(path);
     }
 
     /// All files whose contents count.
     pub fn watched(&self) -> Vec<PathBuf> {
-        self.lock().files.iter().cloned().collect()
+        self.lock().files.clone()
     }
 
     /// Reads the files that a configuration names, each once.
@@ -102,7 +106,7 @@ impl Sources {
     fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
         let path = self.folder(place.source).join(path);
         let mut inner = self.lock();
-        inner.files.insert(path.clone());
+        inner.watch(&path);
         let content = inner.contents.entry(path.clone()).or_insert_with(|| {
             let content = read_bounded(&path)?;
             let hash = xxh3_128(&content);
@@ -115,6 +119,14 @@ impl Sources {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn watch(&mut self, path: &Path) {
+        if self.seen.insert(path.to_owned()) {
+            self.files.push(path.to_owned());
+        }
     }
 }
 
