@@ -340,7 +340,7 @@ fn variables_secrets_and_included_files() {
     expect![[r"
         conf/sites.d/b.yaml:1:1: site: unknown key `site`, did you mean `sites`?
         conf/sites.d/b.yaml:2:1: defaults: `defaults` belongs into the main file, expected `sites`
-        conf/sites.d/b.yaml:3:1: cannot be read as YAML or JSON: while parsing a block mapping, did not find expected key"]]
+        conf/sites.d/b.yaml:3:3: cannot be read as YAML or JSON: while parsing a block mapping, did not find expected key"]]
     .assert_eq(&trial.load_from(&source, &variables).expect_err("three faults"));
 }
 
