@@ -7,6 +7,8 @@ pub mod clock;
 pub mod coding;
 pub mod command;
 mod connection;
+pub mod demo;
+pub mod fast;
 pub mod fault;
 mod frames;
 mod http1;
