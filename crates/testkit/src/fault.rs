@@ -7,6 +7,9 @@ use crate::malformed;
 use crate::reply::{Reply, Step};
 use crate::request::Asked;
 
+/// Under which names are commands: `NAME.fault.test`. All other names are nothing but names.
+pub const FAULT_ZONE: &str = ".fault.test";
+
 /// Where on a connection's way a fault strikes, and so how it can be commanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {

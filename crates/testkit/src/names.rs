@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use crate::background::Background;
 use crate::clock::{Clock, ClockGuard, now_us};
 use crate::command::Command;
+use crate::fault::FAULT_ZONE;
 use crate::malformed;
 use crate::site::bind;
 
@@ -28,7 +29,7 @@ const TTL: u64 = 60;
 /// A row of the table of faults.
 #[derive(Debug)]
 pub struct NameFault {
-    /// The first label of names that fail so (`NAME.fault.test`), and the name in a command.
+    /// Its name in a command; `NAME.fault.test` fails so.
     pub name: &'static str,
     /// What it does, with its parameters and their defaults.
     pub about: &'static str,
@@ -118,7 +119,7 @@ pub struct FaultyNames {
 impl FaultyNames {
     /// Starts it on a free port of the loopback, by UDP and TCP, on both families.
     ///
-    /// A name whose first label is that of a row in [`NameFault::ALL`] fails so; all others are the loopback's, until
+    /// `NAME.fault.test` with the name of a row in [`NameFault::ALL`] fails so; all others are the loopback's, until
     /// something else is set.
     pub fn start() -> Result<Self> {
         let (clock, guard) = Clock::start().context("cannot start the clock")?;
@@ -188,14 +189,15 @@ impl State {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is said of the name itself, of its first label, of the nearest suffix, of all names.
+    /// What is said of the name itself, by it (`NAME.fault.test`), of the nearest suffix, of all names.
     fn command(&self, name: &str) -> Command {
         let commands = self.commands();
         if let Some(command) = commands.get(name) {
             return command.clone();
         }
-        let label = name.split('.').next().unwrap_or_default();
-        if NameFault::find(label).is_some() {
+        if let Some(label) = name.strip_suffix(FAULT_ZONE)
+            && NameFault::find(label).is_some()
+        {
             return Command::parse(label);
         }
         let mut rest = name;

@@ -1,7 +1,6 @@
 //! TLS as it should be, and as it should not.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +16,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::authority::{Authority, Curve, DAY, Identity, Order, loopback_names};
 use crate::command::Command;
-use crate::fault::{Fault, Make, Scheme, TlsFault};
+use crate::fault::{FAULT_ZONE, Fault, Make, Scheme, TlsFault};
 use crate::malformed;
 use crate::reply::Step;
 use crate::state::State;
@@ -172,12 +171,9 @@ pub(crate) async fn accept(
     Ok(Some(Secured { wire: Wire::new(Io::Tls(Box::new(stream))), sni, http2, named }))
 }
 
-/// The command in a server name's first label, if it is a fault's name; `NAME.ANYTHING`.
+/// The command in a server name: `NAME.fault.test`, if NAME is a fault's.
 fn named(sni: &str) -> Option<Command> {
-    if sni.parse::<IpAddr>().is_ok() {
-        return None;
-    }
-    let label = sni.split('.').next()?;
+    let label = sni.strip_suffix(FAULT_ZONE)?;
     Fault::find(label).map(|fault| Command::parse(&fault.command()))
 }
 

@@ -4,5 +4,6 @@ mod answers;
 mod client;
 mod http2;
 mod names;
+mod programs;
 mod proxies;
 mod sites;
