@@ -1,5 +1,6 @@
 //! What the roles tell about themselves: one function for each thing that happens, which counts it and, where
-//! a person should know, says it in the log. Names in `probe_*` mean what they mean in blackbox_exporter.
+//! a person should know, says it in the log. Names in `probe_*` mean what they mean in
+//! `blackbox_exporter`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -47,6 +48,7 @@ pub struct Telemetry {
     registry: Registry,
     checks: [Counter; 4],
     causes: Family<CauseLabel, Counter>,
+    verdict_changes: Counter,
     phases: [Histogram; 7],
     response_time: Histogram,
     lag: Histogram,
@@ -67,6 +69,8 @@ pub struct Telemetry {
     pub appended: Counter,
     append_seconds: Histogram,
     store_failures: Counter,
+    store_away: Counter<f64, AtomicU64>,
+    upkeep_failures: Counter,
     /// Bytes of the store's files.
     pub store_bytes: Gauge,
     /// Observations stored and not packed.
@@ -138,10 +142,15 @@ impl Telemetry {
         let batches = counter("sitemon_store_batches", "Transactions that appended observations");
         let appended = counter("sitemon_store_observations", "Observations appended to the store");
         let store_failures = counter("sitemon_store_failures", "Appends that failed and were tried again");
+        let upkeep_failures = counter("sitemon_store_upkeep_failures", "Pieces of upkeep that were put off");
+        let verdict_changes = counter("sitemon_verdict_changes", "Changes of a verdict, or of its set of causes");
         let packed = counter("sitemon_store_packed", "Observations packed into blocks");
         let removed = counter("sitemon_store_removed", "Rows removed by retention");
         let findings = counter("sitemon_findings", "Findings against a baseline");
 
+        let store_away = Counter::default();
+        let help = "Time during which the store could not be written to";
+        r.register_with_unit("sitemon_store_away", help, Unit::Seconds, store_away.clone());
         let append_seconds = seconds();
         r.register_with_unit("sitemon_store_append", "Times of appends", Unit::Seconds, append_seconds.clone());
         let upkeep = Family::default();
@@ -152,6 +161,7 @@ impl Telemetry {
         Self {
             checks: VERDICTS.map(|verdict| checks.get_or_create_owned(&VerdictLabel { verdict })),
             causes,
+            verdict_changes,
             phases: Phase::ALL.map(|phase| phases.get_or_create_owned(&PhaseLabel { phase: phase.as_str() })),
             response_time,
             lag,
@@ -166,6 +176,8 @@ impl Telemetry {
             appended,
             append_seconds,
             store_failures,
+            store_away,
+            upkeep_failures,
             store_bytes,
             store_arrivals,
             store_blocks,
@@ -179,7 +191,7 @@ impl Telemetry {
         }
     }
 
-    /// Everything in the text form of OpenMetrics, with these lines before its end.
+    /// Everything in the text form of `OpenMetrics`, with these lines before its end.
     pub fn encode(&self, more: &str) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -210,6 +222,7 @@ impl Telemetry {
 
     /// The verdict of a site, or its set of causes, is not what it was.
     pub fn verdict_changed(&self, observation: &Observation) {
+        self.verdict_changes.inc();
         let site = &*observation.site;
         let verdict = observation.verdict.as_str();
         let response_ms = observation.response_time_us.map(|us| us as f64 / 1000.0);
@@ -268,6 +281,7 @@ impl Telemetry {
 
     /// The store takes batches again.
     pub fn append_recovered(&self, after: Duration) {
+        self.store_away.inc_by(after.as_secs_f64());
         tracing::info!("the store can be written to again, after {:.1} s", after.as_secs_f64());
     }
 
@@ -295,6 +309,7 @@ impl Telemetry {
 
     /// A piece of upkeep could not be done now.
     pub fn upkeep_failed(&self, kind: &'static str, error: &dyn std::fmt::Display) {
+        self.upkeep_failures.inc();
         tracing::warn!("upkeep of the store ({kind}) is put off: {error}");
     }
 
