@@ -197,7 +197,7 @@ impl Query {
             let server = self.servers.addresses[want.server];
             let slot = &mut self.sockets[want.server];
             let sent = match slot {
-                Some(socket) => socket.try_send(&packet).map(|_| ()),
+                Some(socket) => send(socket, &packet),
                 None => open(server).and_then(|socket| {
                     let sent = send(&socket, &packet);
                     *slot = Some(socket);
@@ -347,7 +347,8 @@ fn open(server: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// The first datagram of a new socket: it has room, so the runtime need not be asked whether it may.
+/// Sends without asking the runtime whether it may: of a new socket it does not know that yet, and the second
+/// family's question would wait for the first repetition.
 fn send(socket: &UdpSocket, packet: &[u8]) -> io::Result<()> {
     rustix::net::send(socket, packet, rustix::net::SendFlags::NOSIGNAL)?;
     Ok(())
