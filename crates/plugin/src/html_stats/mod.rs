@@ -165,7 +165,7 @@ struct Counts {
     base: Whose,
     has_base: bool,
     tags: u64,
-    /// By the place of the name in [`TABLE`].
+    /// By the place of the name in [`KNOWN`].
     known: Box<[u32]>,
     other: Vec<(Name, u32)>,
     tags_other: u64,
@@ -218,7 +218,7 @@ impl Counts {
 
     fn count(&mut self, tag: Name) {
         self.tags += 1;
-        if let Ok(place) = TABLE.names.binary_search(&tag) {
+        if let Some(place) = TABLE.place(tag) {
             self.known[place] = self.known[place].saturating_add(1);
         } else if let Some((_, count)) = self.other.iter_mut().find(|(name, _)| *name == tag && tag != LONG) {
             *count = count.saturating_add(1);
@@ -241,8 +241,7 @@ impl Counts {
     }
 
     fn of(&self, tag: &str) -> u64 {
-        let place = TABLE.names.binary_search(&name(tag));
-        place.map_or(0, |place| u64::from(self.known[place]))
+        TABLE.place(name(tag)).map_or(0, |place| u64::from(self.known[place]))
     }
 
     fn values(self, decoded_bytes: u64) -> Vec<(Arc<str>, f64)> {
@@ -264,14 +263,17 @@ impl Counts {
             u64::from(title_hash),
             self.words,
         ];
-        let mut values: Vec<(Arc<str>, f64)> = Vec::with_capacity(64);
-        values.extend(TABLE.fixed.iter().zip(fixed).map(|(metric, value)| (metric.clone(), value as f64)));
+        let mut values: Vec<(Arc<str>, f64)> = Vec::with_capacity(fixed.len() + 48);
+        let mut fixed = TABLE.fixed.iter().zip(fixed).map(|(metric, value)| (metric.clone(), value as f64));
+        values.extend(fixed.by_ref().take(FIXED_BEFORE_TAGS));
         let known = TABLE.metrics.iter().zip(&self.known).filter(|(_, count)| **count > 0);
         values.extend(known.map(|(metric, count)| (metric.clone(), f64::from(*count))));
-        for (name, count) in &self.other {
-            values.push((format!("tag.{}", shown(*name)).into(), f64::from(*count)));
+        values.extend(fixed);
+        if !self.other.is_empty() {
+            let other = self.other.iter();
+            values.extend(other.map(|(name, count)| (format!("tag.{}", shown(*name)).into(), f64::from(*count))));
+            values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         }
-        values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         values
     }
 }
@@ -410,7 +412,10 @@ const FIXED: [&str; 15] = [
     "words",
 ];
 
-/// The elements of the HTML standard, those of before that pages still have, and the commonest of SVG.
+/// How many of those stand before `tag.`.
+const FIXED_BEFORE_TAGS: usize = 10;
+
+/// Sorted. The elements of the HTML standard, those of before that pages still have, and the commonest of SVG.
 const KNOWN: &[&str] = &[
     "a",
     "abbr",
@@ -554,19 +559,58 @@ const KNOWN: &[&str] = &[
 
 /// Names and metrics, made once: what every page has in common.
 struct Table {
-    /// Sorted.
+    /// In the order of [`KNOWN`], as all that follows.
     names: Vec<Name>,
-    /// In the order of the names.
     metrics: Vec<Arc<str>>,
     fixed: Vec<Arc<str>>,
+    /// Places of names, by their hash; one that is taken leads to the next.
+    slots: [u16; SLOTS],
+}
+
+/// A power of two, large enough that a name is mostly found in its own slot.
+const SLOTS: usize = 1024;
+
+/// An empty slot.
+const EMPTY: u16 = u16::MAX;
+
+const fn slot(name: Name) -> usize {
+    // Fibonacci hashing of both halves.
+    let folded = (name as u64) ^ ((name >> 64) as u64).rotate_left(29);
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SLOTS.ilog2())) as usize
+}
+
+impl Table {
+    fn place(&self, name: Name) -> Option<usize> {
+        let mut at = slot(name);
+        loop {
+            let place = usize::from(self.slots[at]);
+            if place == usize::from(EMPTY) {
+                return None;
+            }
+            if self.names[place] == name {
+                return Some(place);
+            }
+            at = (at + 1) % SLOTS;
+        }
+    }
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut known: Vec<(Name, Arc<str>)> =
-        KNOWN.iter().map(|known| (name(known), format!("tag.{known}").into())).collect();
-    known.sort();
-    let (names, metrics) = known.into_iter().unzip();
-    Table { names, metrics, fixed: FIXED.iter().map(|metric| (*metric).into()).collect() }
+    let names: Vec<Name> = KNOWN.iter().map(|known| name(known)).collect();
+    let mut slots = [EMPTY; SLOTS];
+    for (place, name) in names.iter().enumerate() {
+        let mut at = slot(*name);
+        while slots[at] != EMPTY {
+            at = (at + 1) % SLOTS;
+        }
+        slots[at] = place as u16;
+    }
+    Table {
+        names,
+        metrics: KNOWN.iter().map(|known| format!("tag.{known}").into()).collect(),
+        fixed: FIXED.iter().map(|metric| (*metric).into()).collect(),
+        slots,
+    }
 });
 
 #[cfg(test)]

@@ -216,17 +216,16 @@ impl Tokenizer {
                         continue;
                     }
                 },
-                State::TagName => match byte {
-                    b'>' | b'/' | b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' => {
-                        self.tag = if self.length > 16 { LONG } else { self.name };
-                        match byte {
-                            b'>' => self.emit(sink),
-                            b'/' => self.state = State::Slash,
-                            _ => self.state = State::BeforeAttribute,
-                        }
+                State::TagName => {
+                    at += self.push_name_until(&part[at..], |byte| is_after_name(byte));
+                    let Some(byte) = part.get(at) else { return };
+                    self.tag = if self.length > 16 { LONG } else { self.name };
+                    match byte {
+                        b'>' => self.emit(sink),
+                        b'/' => self.state = State::Slash,
+                        _ => self.state = State::BeforeAttribute,
                     }
-                    byte => self.push_name(byte),
-                },
+                }
                 State::BeforeAttribute => match byte {
                     b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' => {}
                     b'/' => self.state = State::Slash,
@@ -248,19 +247,22 @@ impl Tokenizer {
                         continue;
                     }
                 }
-                State::AttributeName => match byte {
-                    b'=' => self.state = State::BeforeValue,
-                    b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' => self.state = State::AfterAttributeName,
-                    b'/' => {
-                        self.begin_value();
-                        self.state = State::Slash;
+                State::AttributeName => {
+                    at += self.push_name_until(&part[at..], |byte| byte == b'=' || is_after_name(byte));
+                    let Some(byte) = part.get(at) else { return };
+                    match byte {
+                        b'=' => self.state = State::BeforeValue,
+                        b'/' => {
+                            self.begin_value();
+                            self.state = State::Slash;
+                        }
+                        b'>' => {
+                            self.begin_value();
+                            self.emit(sink);
+                        }
+                        _ => self.state = State::AfterAttributeName,
                     }
-                    b'>' => {
-                        self.begin_value();
-                        self.emit(sink);
-                    }
-                    byte => self.push_name(byte),
-                },
+                }
                 State::AfterAttributeName => match byte {
                     b'\t' | b'\n' | b'\x0c' | b'\r' | b' ' => {}
                     b'=' => self.state = State::BeforeValue,
@@ -487,6 +489,15 @@ impl Tokenizer {
     fn push_name(&mut self, byte: u8) {
         self.name = self.name << 8 | u128::from(byte.to_ascii_lowercase());
         self.length = self.length.saturating_add(1);
+    }
+
+    /// Adds to the name up to a byte that ends it; how many bytes were taken.
+    fn push_name_until(&mut self, rest: &[u8], ends: impl Fn(u8) -> bool) -> usize {
+        let length = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
+        for byte in &rest[..length] {
+            self.push_name(*byte);
+        }
+        length
     }
 
     /// The first of several attributes of one name counts.

@@ -1,9 +1,9 @@
 //! Whether a pattern matches a text that streams by: the same answer as on the whole text, over any length.
 
-use super::pattern::Compiled;
+use super::pattern::{Compiled, Streamed};
 use super::threads::Threads;
 use regex_automata::hybrid::LazyStateID;
-use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::hybrid::dfa::Cache;
 use regex_automata::{Anchored, Input};
 use std::sync::Arc;
 
@@ -41,6 +41,11 @@ impl Matching {
         self.outcome
     }
 
+    /// Whether it follows the text by the slower machine, and still does.
+    pub const fn is_slow(&self) -> bool {
+        self.outcome.is_none() && matches!(self.machine, Machine::Threads(_))
+    }
+
     /// Takes in the next part of the text.
     pub fn feed(&mut self, text: &str) {
         if self.outcome.is_some() {
@@ -48,8 +53,7 @@ impl Matching {
         }
         match &mut self.machine {
             Machine::Lazy { pattern, cache, state } => {
-                let Some(dfa) = &pattern.streamed().dfa else { return };
-                self.outcome = run(dfa, cache, state, text.as_bytes());
+                self.outcome = run(pattern.streamed(), cache, state, text.as_bytes());
             }
             Machine::Threads(threads) => {
                 threads.feed(text);
@@ -88,11 +92,12 @@ fn begin(pattern: &Arc<Compiled>) -> Option<Machine> {
 
 /// Follows the bytes; `Some` once it is decided. A match is seen one byte after its end, which is what lets the
 /// automaton look ahead.
-fn run(dfa: &DFA, cache: &mut Cache, state: &mut LazyStateID, bytes: &[u8]) -> Option<bool> {
+fn run(streamed: &Streamed, cache: &mut Cache, state: &mut LazyStateID, bytes: &[u8]) -> Option<bool> {
+    let dfa = streamed.dfa.as_deref()?;
+    let prefilter = streamed.prefilter.as_ref().filter(|_| streamed.may_skip);
     let mut now = *state;
-    for byte in bytes {
-        // It has no bytes at which it quits and may empty its cache as often as it likes, so it never fails.
-        now = dfa.next_state(cache, now, *byte).ok()?;
+    let mut at = 0;
+    while at < bytes.len() {
         if now.is_tagged() {
             if now.is_match() {
                 return Some(true);
@@ -100,8 +105,21 @@ fn run(dfa: &DFA, cache: &mut Cache, state: &mut LazyStateID, bytes: &[u8]) -> O
             if now.is_dead() {
                 return Some(false);
             }
+            if now.is_start()
+                && let Some(prefilter) = prefilter
+            {
+                let found = prefilter.find(bytes, (at..bytes.len()).into());
+                // A literal may have begun at the very end.
+                at = found.map_or(at.max(bytes.len().saturating_sub(prefilter.max_needle_len())), |span| span.start);
+                if at == bytes.len() {
+                    break;
+                }
+            }
         }
+        // It has no bytes at which it quits and may empty its cache as often as it likes, so it never fails.
+        now = dfa.next_state(cache, now, bytes[at]).ok()?;
+        at += 1;
     }
     *state = now;
-    None
+    if now.is_match() { Some(true) } else { now.is_dead().then_some(false) }
 }

@@ -37,6 +37,9 @@ const AHEAD_BYTES: usize = 16 << 10;
 /// Bytes of output after which others are let run: about a millisecond.
 const PAUSE_BYTES: usize = 256 << 10;
 
+/// How much slower than the others the slow automata are.
+const SLOW_WEIGHT: usize = 16;
+
 /// What is known of an answer before the first byte of its body.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
@@ -386,7 +389,7 @@ impl Inspection {
                 *input = rest;
                 self.decoded_bytes += part.len() as u64;
                 charset.decode(part, false, &mut |text| readers.read(text));
-                worked += part.len();
+                worked += part.len() * readers.weight();
             } else {
                 output.resize(STEP_BYTES, 0);
                 let before = input.len();
@@ -395,7 +398,7 @@ impl Inspection {
                     Ok(Progress::Wrote(count)) => {
                         self.decoded_bytes += count as u64;
                         charset.decode(&output[..count], false, &mut |text| readers.read(text));
-                        worked += count.max(before - input.len());
+                        worked += count.max(before - input.len()) * readers.weight();
                     }
                     Ok(Progress::Grew) => continue,
                     Err(message) => return self.fail(Code::BodyDecode, message),
@@ -463,6 +466,14 @@ impl Readers {
         }
         bytes += self.passes.iter().flatten().map(|pass| pass.held_bytes()).sum::<usize>();
         bytes
+    }
+
+    /// How much work a byte is, compared with one that is only decoded and followed by fast automata.
+    fn weight(&self) -> usize {
+        match &self.text {
+            Text::Streaming(streaming) => 1 + SLOW_WEIGHT * streaming.slow(),
+            _ => 1,
+        }
     }
 
     /// Bytes that parsing the JSON takes beside its text.
@@ -636,6 +647,12 @@ impl Streaming {
             window: Window::new(if shared.extract.is_empty() { 0 } else { shared.limits.match_window }),
             machines_bytes: shared.machines_bytes(),
         }
+    }
+
+    /// How many of the automata are slow.
+    fn slow(&self) -> usize {
+        self.matching.iter().filter(|matching| matching.is_slow()).count()
+            + self.extraction.iter().filter(|extraction| !extraction.is_done()).count()
     }
 
     fn feed(&mut self, text: &str) {

@@ -32,6 +32,8 @@ pub struct Streamed {
     /// Decides whether it matches, a byte at a time; `None` where look-around over characters outside ASCII,
     /// or of an empty match, needs to know characters and not bytes.
     pub dfa: Option<Box<DFA>>,
+    /// Whether the automaton may be moved to where a match may begin: it must not have looked behind.
+    pub may_skip: bool,
 }
 
 /// The patterns that are in use anywhere in the process, by their text. This is a memo of a pure function: it
@@ -102,15 +104,16 @@ impl Streamed {
             let config = hybrid::dfa::Config::new()
                 .cache_capacity(CACHE_BYTES)
                 .skip_cache_capacity_check(true)
+                .specialize_start_states(true)
                 .match_kind(MatchKind::LeftmostFirst);
             let plain = build(&hir, WhichCaptures::None)?;
             DFA::builder().configure(config).build_from_nfa(plain).ok().map(Box::new)
         };
-        Some(Self { nfa, prefilter, dfa })
+        Some(Self { may_skip: looks.is_empty(), nfa, prefilter, dfa })
     }
 
     fn never() -> Self {
-        Self { nfa: NFA::never_match(), prefilter: None, dfa: None }
+        Self { nfa: NFA::never_match(), prefilter: None, dfa: None, may_skip: false }
     }
 }
 

@@ -176,7 +176,14 @@ impl Threads {
         for (state, slots) in raw.drain(..) {
             explore(nfa, stack, current, state, slots, self.at, between);
         }
-        let begin = begin && self.found.is_none() && (self.at == 0 || !nfa.is_always_start_anchored());
+        let may_begin = |first: &[bool; 256]| {
+            let mut encoded = [0; 4];
+            between.next.is_some_and(|next| first[usize::from(next.encode_utf8(&mut encoded).as_bytes()[0])])
+        };
+        let begin = begin
+            && self.found.is_none()
+            && (self.at == 0 || !nfa.is_always_start_anchored())
+            && self.first.as_deref().is_none_or(may_begin);
         if begin {
             explore(nfa, stack, current, nfa.start_anchored(), [NONE; 4], self.at, between);
         }
@@ -229,15 +236,8 @@ fn explore(
     at: u64,
     between: Between,
 ) {
-    stack.push(Follow::Explore(state));
-    while let Some(follow) = stack.pop() {
-        let mut state = match follow {
-            Follow::Restore { slot, position } => {
-                slots[slot] = position;
-                continue;
-            }
-            Follow::Explore(state) => state,
-        };
+    let mut state = state;
+    loop {
         loop {
             if std::mem::replace(&mut set.seen[state.as_usize()], true) {
                 break;
@@ -270,6 +270,17 @@ fn explore(
                         *position = at;
                     }
                     state = *next;
+                }
+            }
+        }
+        // Back to the nearest branch that is not followed yet, with the positions as they were there.
+        loop {
+            match stack.pop() {
+                None => return,
+                Some(Follow::Restore { slot, position }) => slots[slot] = position,
+                Some(Follow::Explore(next)) => {
+                    state = next;
+                    break;
                 }
             }
         }
