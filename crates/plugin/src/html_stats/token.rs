@@ -217,7 +217,7 @@ impl Tokenizer {
                     }
                 },
                 State::TagName => {
-                    at += self.push_name_until(&part[at..], |byte| is_after_name(byte));
+                    at += self.push_name_until(&part[at..], is_after_name);
                     let Some(byte) = part.get(at) else { return };
                     self.tag = if self.length > 16 { LONG } else { self.name };
                     match byte {
