@@ -3,10 +3,9 @@
 //! To add a store: write `src/<name>.rs` (or a folder) exporting `KIND`, then add its two lines below; it must
 //! pass `conformance`. What is computed is computed in `stats`; a store is asked for as little as possible.
 
-#[allow(dead_code, reason = "blocks use the rest")]
+mod block;
 mod record;
 mod sqlite;
-#[allow(dead_code, reason = "blocks use the rest")]
 mod wire;
 
 pub mod sample;

@@ -138,22 +138,6 @@ impl Parts {
             put_varint(out, zigzag(*number));
         }
     }
-
-    /// Reads what [`Parts::write`] wrote; `None` where the bytes are damaged.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Option<()> {
-        self.parts.iter_mut().for_each(Vec::clear);
-        self.numbers.clear();
-        for index in 0..take_varint(&mut bytes)? {
-            let part = take_slice(&mut bytes)?;
-            if let Some(kept) = self.parts.get_mut(index as usize) {
-                kept.extend_from_slice(part);
-            }
-        }
-        for _ in 0..take_varint(&mut bytes)? {
-            self.numbers.push(unzigzag(take_varint(&mut bytes)?));
-        }
-        Some(())
-    }
 }
 
 /// The bytes of one observation, evidence included.
@@ -320,22 +304,34 @@ impl Rest {
 /// Reads records; keeps the shapes it met.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    parts: Parts,
+    numbers: Vec<i64>,
     shapes: Shapes,
 }
 
 impl Reader {
-    /// The observation of a record; `None` where its bytes are damaged.
-    pub(crate) fn observation(&mut self, site: &Arc<str>, location: &Arc<str>, bytes: &[u8]) -> Option<Observation> {
-        self.parts.read(bytes)?;
-        let shape = self.shapes.get(&self.parts.parts[Part::Shape as usize])?;
+    /// The observation of what [`Parts::write`] wrote; `None` where its bytes are damaged.
+    pub(crate) fn observation(
+        &mut self,
+        site: &Arc<str>,
+        location: &Arc<str>,
+        mut bytes: &[u8],
+    ) -> Option<Observation> {
+        let bytes = &mut bytes;
+        let mut shape = &[][..];
         let mut rest = Rest::default();
-        for (index, part) in self.parts.parts.iter().enumerate().skip(1) {
-            if !part.is_empty() {
-                rest.set(index, part)?;
+        for index in 0..take_varint(bytes)? {
+            let part = take_slice(bytes)?;
+            match index {
+                0 => shape = part,
+                _ if part.is_empty() => {}
+                _ => rest.set(index as usize, part)?,
             }
         }
-        shape.observation(site, location, &self.parts.numbers, &rest)
+        self.numbers.clear();
+        for _ in 0..take_varint(bytes)? {
+            self.numbers.push(unzigzag(take_varint(bytes)?));
+        }
+        self.shapes.get(shape)?.observation(site, location, &self.numbers, &rest)
     }
 }
 
