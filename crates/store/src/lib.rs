@@ -8,6 +8,7 @@ mod record;
 mod sqlite;
 mod wire;
 
+pub mod conformance;
 pub mod sample;
 
 use async_trait::async_trait;

@@ -6,7 +6,7 @@
 //! extracted values, metrics, findings, attempts). Arrivals keep all of it one after the other; a block keeps
 //! a column for each number, and each shape and part once.
 //!
-//! To add a field: a new tag in its part, or a new part at the end of [`Part`]; old bytes read as before.
+//! To add a field: a new tag in its part, or a new part after the last of [`PARTS`]; old bytes read as before.
 
 use crate::wire::{self, put_slice, put_varint, take_slice, take_varint, unzigzag, zigzag};
 use sitemon_model::{
@@ -17,30 +17,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
-/// The parts of an observation that are no numbers, in the order in which they are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// What hardly changes.
-    Shape,
-    /// Codes and messages.
-    Causes,
-    /// Named values.
-    Extracted,
-    /// What plugins counted.
-    Metrics,
-    /// What stands out.
-    Findings,
-    /// Addresses tried in vain, by hop.
-    Attempts,
-    /// With `ip: each`, what each address gave.
-    Addresses,
-    /// What the answer looked like; in arrivals only, blocks have it in a table of its own.
-    Evidence,
-}
-
-/// How many parts an observation has.
+/// How many parts an observation has that are no numbers, in the order in which they are stored: shape,
+/// causes, extracted values, metrics, findings, attempts (by hop), addresses (with `ip: each`), evidence.
 pub(crate) const PARTS: usize = 8;
-/// How many of them a block keeps.
+/// How many of them a block keeps: evidence has a table of its own.
 pub(crate) const BLOCK_PARTS: usize = 7;
 
 /// The slot, in microseconds.
@@ -67,7 +47,7 @@ const HOPS_MAX: usize = 4096;
 pub(crate) struct Parts {
     /// In the order of [`Shape::columns`].
     pub(crate) numbers: Vec<i64>,
-    /// By [`Part`].
+    /// In the order of [`PARTS`].
     pub(crate) parts: [Vec<u8>; PARTS],
 }
 
@@ -151,6 +131,7 @@ pub(crate) fn to_bytes(observation: &Observation) -> Vec<u8> {
 
 /// What hardly changes from check to check, read once and shared.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether one number is there")]
 pub(crate) struct Shape {
     /// The observation without its numbers and other parts.
     skeleton: Observation,
@@ -196,19 +177,9 @@ impl Shape {
         Some(Self { skeleton, started, response, status, body, columns })
     }
 
-    /// Whether observations of this shape come from the schedule.
-    pub(crate) fn scheduled(&self) -> bool {
-        self.skeleton.reason == Reason::Schedule
-    }
-
     /// Microseconds from slot to slot.
     pub(crate) const fn interval_us(&self) -> u64 {
         self.skeleton.interval_us
-    }
-
-    /// Microseconds that a verdict of this shape holds at most.
-    pub(crate) const fn reach_us(&self) -> u64 {
-        self.skeleton.interval_us.saturating_add(self.skeleton.timeout_us)
     }
 
     /// The observation of `numbers` and what stands in `rest`; `None` where they do not fit the shape.

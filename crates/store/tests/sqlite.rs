@@ -1,4 +1,4 @@
-//! The SQLite driver: what the suite of all drivers does not ask.
+//! The driver `sqlite`: what the suite of all drivers does not ask.
 
 use sitemon_model::Timestamp;
 use sitemon_model::tree::{At, Faults, Node};
@@ -21,6 +21,14 @@ fn config(folder: &Path) -> Box<dyn Config> {
 fn everything(limit: usize) -> Scan {
     let window = Window { sites: None, from: Timestamp::MIN, to: Timestamp::MAX };
     Scan { window, after: None, limit, newest_first: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn does_what_every_store_must() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let fresh = || config(&folder.path().join(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string()));
+    sitemon_store::conformance::conformance(fresh).await;
 }
 
 #[tokio::test]

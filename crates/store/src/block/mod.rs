@@ -58,13 +58,13 @@ pub(crate) fn encode<'o>(
         for (dictionary, bytes) in dictionaries.iter_mut().zip(&parts.parts) {
             dictionary.add(bytes);
         }
-        let shape = dictionaries[0].last();
-        if shape == shapes.len() {
+        let place = dictionaries[0].last();
+        if place == shapes.len() {
             let damaged = || std::io::Error::other("an observation has a shape that cannot be read back");
             shapes.push(Shape::read(&parts.parts[0]).ok_or_else(damaged)?);
         }
         let interval = observation.interval_us as i64;
-        for (column, number) in shapes[shape].columns.iter().zip(&parts.numbers) {
+        for (column, number) in shapes[place].columns.iter().zip(&parts.numbers) {
             let number = if *column == SLOT { number.wrapping_sub(expected) } else { *number };
             columns.entry(*column).or_default().push(number);
         }
@@ -89,17 +89,14 @@ pub(crate) fn encode<'o>(
         put_varint(&mut out, dictionary.entries.len() as u64);
         for (index, entry) in dictionary.entries.iter().enumerate() {
             let shared = if part == 0 { share(entry, dictionary.uses(index)) } else { None };
-            match shared {
-                Some(id) => {
-                    out.push(0);
-                    out.extend_from_slice(&id.to_le_bytes());
+            if let Some(id) = shared {
+                out.push(0);
+                out.extend_from_slice(&id.to_le_bytes());
+            } else {
+                if part == 0 {
+                    out.push(1);
                 }
-                None => {
-                    if part == 0 {
-                        out.push(1);
-                    }
-                    put_slice(&mut rest, entry);
-                }
+                put_slice(&mut rest, entry);
             }
         }
         if dictionary.entries.len() > 1 {
@@ -139,14 +136,13 @@ impl Dictionary {
             self.indices.push(last);
             return;
         }
-        let index = match self.by_bytes.get(bytes) {
-            Some(index) => *index,
-            None => {
-                let index = self.entries.len() as i64;
-                self.entries.push(bytes.to_vec());
-                self.by_bytes.insert(bytes.to_vec(), index);
-                index
-            }
+        let index = if let Some(index) = self.by_bytes.get(bytes) {
+            *index
+        } else {
+            let index = self.entries.len() as i64;
+            self.entries.push(bytes.to_vec());
+            self.by_bytes.insert(bytes.to_vec(), index);
+            index
         };
         self.indices.push(index);
     }
@@ -327,10 +323,10 @@ impl<'a> Block<'a> {
             if !(from..to).contains(&self.slots[index]) {
                 continue;
             }
-            for part in 1..BLOCK_PARTS {
+            for (part, current) in current.iter_mut().enumerate().skip(1) {
                 let entry = self.indices[part].get(index).map_or(0, |entry| *entry as usize);
-                if current[part] != entry {
-                    current[part] = entry;
+                if *current != entry {
+                    *current = entry;
                     if let Some(entry) = self.entries[part].get(entry) {
                         parts.copy(part, entry);
                     }

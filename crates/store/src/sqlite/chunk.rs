@@ -65,26 +65,44 @@ impl Encoder {
 
     /// The row of observations that are sorted by series and slot.
     pub(super) fn encode(&mut self, items: &[(i64, &Observation)]) -> std::io::Result<Chunk> {
-        let slots = || items.iter().map(|(_, o)| o.scheduled_at.0);
-        let mut chunk = Chunk {
-            count: items.len(),
-            first_slot: slots().min().unwrap_or_default(),
-            last_slot: slots().max().unwrap_or_default(),
-            first_series: items.first().map_or(0, |(series, _)| *series),
-            last_series: items.last().map_or(0, |(series, _)| *series),
-            ..Chunk::default()
-        };
         self.raw.clear();
-        let mut before = 0;
-        for (series, observation) in items {
-            let by_request = u64::from(observation.reason == Reason::Request);
-            put_varint(&mut chunk.directory, ((series - before) as u64) << 1 | by_request);
-            put_varint(&mut chunk.directory, observation.scheduled_at.0.wrapping_sub(chunk.first_slot) as u64);
-            before = *series;
+        for (_, observation) in items {
             self.parts.fill(observation);
             self.record.clear();
             self.parts.write(&mut self.record);
             put_slice(&mut self.raw, &self.record);
+        }
+        self.row(items.iter().map(|(series, observation)| Entry {
+            series: *series,
+            slot: observation.scheduled_at.0,
+            scheduled: observation.reason == Reason::Schedule,
+        }))
+    }
+
+    /// The row of records that were read from one.
+    pub(super) fn encode_again(&mut self, records: &[(Entry, Vec<u8>)]) -> std::io::Result<Chunk> {
+        self.raw.clear();
+        for (_, record) in records {
+            put_slice(&mut self.raw, record);
+        }
+        self.row(records.iter().map(|(entry, _)| *entry))
+    }
+
+    /// The row of the records that lie in `raw`.
+    fn row(&mut self, entries: impl Iterator<Item = Entry> + Clone) -> std::io::Result<Chunk> {
+        let mut chunk = Chunk {
+            count: entries.clone().count(),
+            first_slot: entries.clone().map(|entry| entry.slot).min().unwrap_or_default(),
+            last_slot: entries.clone().map(|entry| entry.slot).max().unwrap_or_default(),
+            first_series: entries.clone().map(|entry| entry.series).min().unwrap_or_default(),
+            last_series: entries.clone().map(|entry| entry.series).max().unwrap_or_default(),
+            ..Chunk::default()
+        };
+        let mut before = 0;
+        for entry in entries {
+            put_varint(&mut chunk.directory, ((entry.series - before) as u64) << 1 | u64::from(!entry.scheduled));
+            put_varint(&mut chunk.directory, entry.slot.wrapping_sub(chunk.first_slot) as u64);
+            before = entry.series;
         }
         if self.raw.len() < COMPRESS_FROM {
             chunk.body.push(0);
@@ -92,7 +110,8 @@ impl Encoder {
         } else {
             chunk.body.push(1);
             put_varint(&mut chunk.body, self.raw.len() as u64);
-            chunk.body.extend_from_slice(&self.zstd.compress(&self.raw)?);
+            let compressed = self.zstd.compress(&self.raw)?;
+            chunk.body.extend_from_slice(&compressed);
         }
         Ok(chunk)
     }

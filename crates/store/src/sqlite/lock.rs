@@ -1,7 +1,7 @@
 //! One writer at a time: a lock on a file beside the database, which the kernel gives up with the process.
 //!
-//! Not on the database itself: SQLite's own locks come and go with each transaction, and readers and SQLite's
-//! tools shall not count.
+//! Not on the database itself: its own locks come and go with each transaction, and readers and the tools that
+//! come with it shall not count.
 
 use crate::StoreError;
 use rustix::fs::{FlockOperation, flock};

@@ -1,12 +1,19 @@
 //! `sqlite`: embedded, in one file, without a server.
 //!
 //! One thread of its own writes ([`writer`]); reads have connections of their own that never wait for it
-//! ([`read`]). Arrivals lie as rows of several observations ([`chunk`]).
+//! ([`read`]). Arrivals lie as rows of several observations ([`chunk`]) until they are packed into blocks
+//! ([`pack`]); what is read is merged from both ([`load`]).
 
 mod chunk;
+mod load;
 mod lock;
+mod pack;
+mod prune;
 mod read;
+mod scan;
 mod schema;
+mod span;
+mod statistics;
 mod writer;
 
 use crate::{
@@ -14,6 +21,7 @@ use crate::{
     StoreError, Upkeep, Upkept, Window,
 };
 use async_trait::async_trait;
+use pack::Packer;
 use read::Readers;
 use sitemon_model::tree::{Faults, Fields};
 use sitemon_model::{Observation, Timestamp};
@@ -70,10 +78,10 @@ impl Config for Options {
         let opened = tokio::task::spawn_blocking(move || {
             let writer = match access {
                 Access::Read => None,
-                Access::Write(command) => Some(Writer::open(&path, command)?),
+                Access::Write(command) => Some(Arc::new(Writer::open(&path, command)?)),
             };
             let readers = Readers::open(&path)?;
-            Ok(Sqlite { path, readers, writer })
+            Ok(Sqlite { path, readers, writer, packer: Arc::default() })
         });
         Ok(Arc::new(joined(opened).await?))
     }
@@ -97,11 +105,13 @@ async fn joined<T>(task: tokio::task::JoinHandle<Result<T, StoreError>>) -> Resu
 struct Sqlite {
     path: PathBuf,
     readers: Arc<Readers>,
-    writer: Option<Writer>,
+    writer: Option<Arc<Writer>>,
+    /// What packing remembers; upkeep is done by one at a time.
+    packer: Arc<tokio::sync::Mutex<Packer>>,
 }
 
 impl Sqlite {
-    fn writer(&self) -> Result<&Writer, StoreError> {
+    fn writer(&self) -> Result<&Arc<Writer>, StoreError> {
         let refused = || StoreError::Unusable(format!("{} is open for reading only", self.path.display()));
         self.writer.as_ref().ok_or_else(refused)
     }
@@ -127,8 +137,8 @@ impl Store for Sqlite {
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
-        let scan = scan.clone();
-        self.read(move |reader| reader.scan(&scan)).await
+        let (readers, scan) = (self.readers.clone(), scan.clone());
+        joined(tokio::task::spawn_blocking(move || readers.scan(&scan))).await
     }
 
     async fn latest(&self) -> Result<Vec<Arc<Observation>>, StoreError> {
@@ -155,8 +165,14 @@ impl Store for Sqlite {
     }
 
     async fn maintain(&self, upkeep: Upkeep) -> Result<Upkept, StoreError> {
-        let _ = (self.writer()?, upkeep);
-        Ok(Upkept::default())
+        let (readers, writer) = (self.readers.clone(), self.writer()?.clone());
+        let mut packer = self.packer.clone().lock_owned().await;
+        let work = move || match upkeep {
+            Upkeep::Pack { now, everything } => packer.pack(&readers, &writer, now.0, everything),
+            Upkeep::Prune { now, retention } => prune::prune(&writer, now, &retention),
+            Upkeep::Reclaim => prune::reclaim(&writer),
+        };
+        joined(tokio::task::spawn_blocking(work)).await
     }
 
     async fn begin_run(&self, run: &RunStart) -> Result<i64, StoreError> {

@@ -1,6 +1,7 @@
 //! The one writer: a thread with the only connection that writes, and a bounded queue of work for it.
 
 use super::chunk::{CHUNK, Encoder};
+use super::span::SERIES_MAX;
 use super::{Error, lock, schema};
 use crate::{Advance, RunStart, SiteRecord, StoreError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Pieces of work that wait for the writer before who brings more must wait.
 const QUEUE: usize = 64;
 /// How long a transaction waits for another program's lock before it fails and is tried again by the caller.
-const BUSY: Duration = Duration::from_millis(1000);
+const BUSY: Duration = Duration::from_secs(1);
 /// Bytes of a page. Large, because a block of an hour at 15 s is 2 to 3 KB, and what does not fit whole into
 /// the rest of a page leaves it empty.
 const PAGE: i64 = 16_384;
@@ -43,7 +44,8 @@ pub(super) struct State {
     pub(super) connection: Connection,
     /// The ids of site and location, all that were ever seen.
     series: HashMap<Arc<str>, Vec<(Arc<str>, i64)>>,
-    encoder: Encoder,
+    /// Makes rows of arrivals.
+    pub(super) encoder: Encoder,
 }
 
 impl Writer {
@@ -83,6 +85,17 @@ impl Writer {
         let closed = || StoreError::Unavailable(format!("{} is closed", self.path.display()));
         self.queue().ok_or_else(closed)?.send(work).await.map_err(|_| closed())?;
         done.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Does a piece of work on the writer's thread, for threads that may wait.
+    pub(super) fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (work, done) = self.prepare(work);
+        let closed = || StoreError::Unavailable(format!("{} is closed", self.path.display()));
+        self.queue().ok_or_else(closed)?.blocking_send(work).map_err(|_| closed())?;
+        done.blocking_recv().unwrap_or_else(|_| Err(closed()))
     }
 
     /// Packs work and the way of its result.
@@ -167,13 +180,12 @@ impl State {
                 .and_then(|locations| locations.iter().find(|(location, _)| *location == observation.location))
                 .map(|(_, id)| *id)
                 .or_else(|| given.get(&(&observation.site, &observation.location)).copied());
-            let id = match known {
-                Some(id) => id,
-                None => {
-                    let id = series_id(&transaction, &observation.site, &observation.location)?;
-                    given.insert((&observation.site, &observation.location), id);
-                    id
-                }
+            let id = if let Some(id) = known {
+                id
+            } else {
+                let id = series_id(&transaction, &observation.site, &observation.location)?;
+                given.insert((&observation.site, &observation.location), id);
+                id
             };
             items.push((id, observation));
         }
@@ -276,5 +288,10 @@ fn move_position(transaction: &Transaction<'_>, advance: &Advance) -> Result<(),
 /// The id of a series that was not seen before.
 fn series_id(transaction: &Transaction<'_>, site: &str, location: &str) -> Result<i64, Error> {
     transaction.prepare_cached("INSERT INTO series(site, location) VALUES(?, ?)")?.execute([site, location])?;
-    Ok(transaction.last_insert_rowid())
+    let id = transaction.last_insert_rowid();
+    if id > SERIES_MAX {
+        let told = format!("no more than {SERIES_MAX} pairs of site and location can be stored");
+        return Err(StoreError::Unusable(told).into());
+    }
+    Ok(id)
 }

@@ -1,0 +1,381 @@
+//! Statistics: those that were written with the blocks, and for what arrived since, computed anew.
+
+use super::Error;
+use super::load::{Found, each_row};
+use super::read::{Reader, Selection, blob};
+use super::span::{self, Span};
+use crate::{RollupQuery, SiteRollup, Window};
+use sitemon_model::time::{DAY, HOUR};
+use sitemon_model::{Observation, Reason, Timestamp};
+use sitemon_stats::{Held, Rollup};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Observations that are held at once.
+const SLICE: u64 = 50_000;
+
+/// What a row of the table `latest` says but for the observation itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Latest {
+    /// What it holds.
+    pub(super) held: Held,
+    /// The longest that any verdict of the series held.
+    pub(super) reach_us: i64,
+    /// Up to where the statistics of the series are written.
+    pub(super) rolled: i64,
+}
+
+/// Statistics by series and start of their span.
+type Rollups = BTreeMap<(i64, i64), Rollup>;
+
+impl Reader {
+    /// See [`crate::Store::latest`].
+    pub(super) fn latest(&mut self) -> Result<Vec<Arc<Observation>>, Error> {
+        let mut found: HashMap<i64, Arc<Observation>> = HashMap::new();
+        {
+            let Self { connection, series, records, .. } = &mut *self;
+            let mut statement = connection.prepare_cached("SELECT series, record FROM latest")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let id: i64 = row.get(0)?;
+                let observation = super::load::observation(series, records, id, blob(row, 1)?)?;
+                found.insert(id, Arc::new(observation));
+            }
+        }
+        for (id, observation) in &mut found {
+            if let Some(evidence) = self.evidence_of(observation.scheduled_at.0, *id)? {
+                Arc::make_mut(observation).evidence = Some(evidence);
+            }
+        }
+        let mut slots: HashMap<i64, i64> = HashMap::new();
+        self.each_entry(
+            |_| true,
+            |entry| {
+                if entry.scheduled {
+                    let slot = slots.entry(entry.series).or_insert(entry.slot);
+                    *slot = (*slot).max(entry.slot);
+                }
+            },
+        )?;
+        slots.retain(|id, slot| found.get(id).is_none_or(|packed| packed.scheduled_at.0 <= *slot));
+        for (id, arrived) in self.arrivals_at(&slots)? {
+            let kept = found.entry(id).or_insert_with(|| arrived.clone());
+            let later = arrived.scheduled_at > kept.scheduled_at;
+            if later || super::load::goes_before(&arrived, kept).is_lt() {
+                *kept = arrived;
+            }
+        }
+        let mut found: Vec<Arc<Observation>> = found.into_values().collect();
+        found.sort_by(|a, b| (&a.site, &a.location).cmp(&(&b.site, &b.location)));
+        Ok(found)
+    }
+
+    /// See [`crate::Store::rollups`].
+    pub(super) fn rollups(&mut self, query: &RollupQuery) -> Result<Vec<SiteRollup>, Error> {
+        let selection = self.series.select(query.window.sites.as_deref());
+        let span = if query.width >= DAY { Span::Day } else { Span::Hour };
+        let from = query.window.from.floor(span.width()).0;
+        let to = query.window.to.plus(span.width() - 1).floor(span.width()).0;
+        let rollups = self.spans(&selection, span, from, to)?;
+        let named = rollups.into_iter().map(|((series, _), rollup)| self.named(series, rollup));
+        let mut named = named.collect::<Result<Vec<_>, _>>()?;
+        named.sort_by(|a, b| (&a.site, &a.location, a.rollup.from).cmp(&(&b.site, &b.location, b.rollup.from)));
+        Ok(named)
+    }
+
+    /// See [`crate::Store::summary`].
+    pub(super) fn summary(&mut self, query: &Window) -> Result<Vec<SiteRollup>, Error> {
+        let selection = self.series.select(query.sites.as_deref());
+        let (from, to) = (query.from.0, query.to.0);
+        let ceil = |at: i64, width: i64| at.saturating_add(width - 1).div_euclid(width).saturating_mul(width);
+        let floor = |at: i64, width: i64| at.div_euclid(width).saturating_mul(width);
+        let mut parts: BTreeMap<i64, Vec<Rollup>> = BTreeMap::new();
+        let mut add = |rollups: Rollups| {
+            for ((series, _), rollup) in rollups {
+                parts.entry(series).or_default().push(rollup);
+            }
+        };
+        let (first_hour, last_hour) = (ceil(from, HOUR), floor(to, HOUR));
+        if first_hour >= last_hour {
+            add(self.direct(&selection, from, to)?);
+        } else {
+            add(self.direct(&selection, from, first_hour)?);
+            let (first_day, last_day) = (ceil(first_hour, DAY), floor(last_hour, DAY));
+            if first_day < last_day {
+                add(self.spans(&selection, Span::Hour, first_hour, first_day)?);
+                add(self.spans(&selection, Span::Day, first_day, last_day)?);
+                add(self.spans(&selection, Span::Hour, last_day, last_hour)?);
+            } else {
+                add(self.spans(&selection, Span::Hour, first_hour, last_hour)?);
+            }
+            add(self.direct(&selection, last_hour, to)?);
+        }
+        let mut named = Vec::with_capacity(parts.len());
+        for (series, parts) in parts {
+            named.push(self.named(series, Rollup::over(query.from, query.to, &parts))?);
+        }
+        named.sort_by(|a, b| (&a.site, &a.location).cmp(&(&b.site, &b.location)));
+        Ok(named)
+    }
+
+    fn named(&self, series: i64, rollup: Rollup) -> Result<SiteRollup, Error> {
+        let series = self.series.get(series)?;
+        Ok(SiteRollup { site: series.site.clone(), location: series.location.clone(), rollup })
+    }
+
+    /// The statistics of the spans from `from` to `to`, which are starts of spans.
+    fn spans(&mut self, selection: &Selection, span: Span, from: i64, to: i64) -> Result<Rollups, Error> {
+        let mut rollups = Rollups::new();
+        if from >= to {
+            return Ok(rollups);
+        }
+        let anew = self.anew(selection, from, to)?;
+        if span == Span::Hour {
+            self.each_rollup(
+                selection,
+                span,
+                from,
+                to,
+                |series, start| !anew.contains_key(&(series, start)),
+                &mut rollups,
+            )?;
+            rollups.extend(anew);
+            return Ok(rollups);
+        }
+        let day = |at: i64| span.start(span.index(at));
+        let touched: BTreeSet<(i64, i64)> = anew.keys().map(|(series, hour)| (*series, day(*hour))).collect();
+        self.each_rollup(selection, span, from, to, |series, start| !touched.contains(&(series, start)), &mut rollups)?;
+        // A day that is touched is merged again from its hours.
+        let mut hours = anew;
+        let mut by_day: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for (series, day) in &touched {
+            by_day.entry(*day).or_default().push(*series);
+        }
+        for (start, series) in by_day {
+            let mut written = Rollups::new();
+            let wanted = |series: i64, hour: i64| !hours.contains_key(&(series, hour));
+            self.each_rollup(&Selection(Some(series.clone())), Span::Hour, start, start + DAY, wanted, &mut written)?;
+            hours.append(&mut written);
+            for id in series {
+                let parts = hours.range((id, start)..(id, start + DAY)).map(|(_, rollup)| rollup);
+                rollups.insert((id, start), Rollup::over(Timestamp(start), Timestamp(start + DAY), parts));
+            }
+        }
+        Ok(rollups)
+    }
+
+    /// Reads those statistics that were written and that `wanted` says yes to.
+    pub(super) fn each_rollup(
+        &self,
+        selection: &Selection,
+        span: Span,
+        from: i64,
+        to: i64,
+        wanted: impl Fn(i64, i64) -> bool,
+        into: &mut Rollups,
+    ) -> Result<(), Error> {
+        each_row(&self.connection, selection, (span.rollups(), "data"), span, from, to, |key, row| {
+            let (index, series) = span::parts(key);
+            let start = span.start(index);
+            if wanted(series, start) {
+                let end = Timestamp(start.saturating_add(span.width()));
+                let rollup = Rollup::decode(Timestamp(start), end, blob(row, 1)?);
+                into.insert((series, start), rollup.ok_or(Error::Damaged("statistics"))?);
+            }
+            Ok(())
+        })
+    }
+
+    /// The statistics of those hours that are not written yet, or in which something arrived since.
+    fn anew(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, Error> {
+        let hour = |at: i64| Span::Hour.start(Span::Hour.index(at));
+        // By hour and series: whether something arrived in it; else it is only looked at because the hour before
+        // carries into it.
+        let mut open: BTreeMap<i64, BTreeMap<i64, bool>> = BTreeMap::new();
+        let wanted = |first: i64, last: i64| selection.between(first, last) > 0;
+        self.each_entry(
+            |row| row.first_slot < to && wanted(row.first_series, row.last_series),
+            |entry| {
+                // What arrived before changes what is carried over the start.
+                if entry.scheduled && entry.slot < to && selection.contains(entry.series) {
+                    open.entry(hour(entry.slot).max(from)).or_default().insert(entry.series, true);
+                }
+            },
+        )?;
+        for (series, latest) in self.latest_rows(selection)? {
+            let reached = latest.held.until.0.min(to);
+            let mut next = latest.rolled.max(from);
+            while next < reached {
+                open.entry(hour(next)).or_default().insert(series, true);
+                next = hour(next) + HOUR;
+            }
+        }
+        let mut rollups = Rollups::new();
+        let mut held: HashMap<i64, Held> = HashMap::new();
+        while let Some((start, series)) = open.pop_first() {
+            let end = start + HOUR;
+            // What the hour before came to is known where it was computed too.
+            let known = |id: &i64| rollups.contains_key(&(*id, start - HOUR));
+            let unknown: Vec<i64> = series.keys().copied().filter(|id| !known(id)).collect();
+            let mut carried = self.carried(&Selection(Some(unknown)), start)?;
+            carried.extend(series.keys().filter(|id| known(id)).filter_map(|id| Some((*id, *held.get(id)?))));
+            let selection = Selection(Some(series.keys().copied().collect()));
+            for (id, (rollup, after)) in self.computed(&selection, start, end, carried)? {
+                // Where it has observations of its own, what it carries on is as it was.
+                let settled = !series[&id] && rollup.checks_all() > 0;
+                rollups.insert((id, start), rollup);
+                match after {
+                    Some(after) => held.insert(id, after),
+                    None => held.remove(&id),
+                };
+                if after.is_some() && !settled && end < to {
+                    open.entry(end).or_default().entry(id).or_insert(false);
+                }
+            }
+        }
+        Ok(rollups)
+    }
+
+    /// The statistics of exactly `[from, to)` from the observations.
+    fn direct(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, Error> {
+        if from >= to {
+            return Ok(Rollups::new());
+        }
+        let carried = self.carried(selection, from)?;
+        let computed = self.computed(selection, from, to, carried)?;
+        Ok(computed.into_iter().map(|(series, (rollup, _))| ((series, from), rollup)).collect())
+    }
+
+    /// The statistics of `[from, to)` from what was carried in and the observations, and what they carry on.
+    fn computed(
+        &mut self,
+        selection: &Selection,
+        from: i64,
+        to: i64,
+        mut held: HashMap<i64, Held>,
+    ) -> Result<BTreeMap<i64, (Rollup, Option<Held>)>, Error> {
+        let mut parts: BTreeMap<i64, Vec<Rollup>> = BTreeMap::new();
+        let mut at = from;
+        let mut width = to - from;
+        while at < to {
+            while width > 1000 && self.estimate(selection, at, at.saturating_add(width).min(to))? > SLICE {
+                width /= 2;
+            }
+            let end = at.saturating_add(width).min(to);
+            let mut by_series: BTreeMap<i64, Vec<Arc<Observation>>> = held.keys().map(|id| (*id, Vec::new())).collect();
+            for (series, observation) in self.load(selection, at, end)? {
+                if observation.reason == Reason::Schedule {
+                    by_series.entry(series).or_default().push(observation);
+                }
+            }
+            for (series, observations) in by_series {
+                let carried = held.remove(&series);
+                let inside = || observations.iter().map(|observation| &**observation);
+                let part = Rollup::of(Timestamp(at), Timestamp(end), carried, inside());
+                parts.entry(series).or_default().push(part);
+                if let Some(after) = Held::after(Timestamp(end), carried, inside()) {
+                    held.insert(series, after);
+                }
+            }
+            at = end;
+        }
+        let whole = |parts: Vec<Rollup>| match <[Rollup; 1]>::try_from(parts) {
+            Ok([only]) if only.from.0 == from && only.to.0 == to => only,
+            Ok(parts) => Rollup::over(Timestamp(from), Timestamp(to), &parts),
+            Err(parts) => Rollup::over(Timestamp(from), Timestamp(to), &parts),
+        };
+        Ok(parts.into_iter().map(|(series, parts)| (series, (whole(parts), held.remove(&series)))).collect())
+    }
+
+    /// What holds at the instant `at`, of observations before it.
+    fn carried(&mut self, selection: &Selection, at: i64) -> Result<HashMap<i64, Held>, Error> {
+        let mut slots: HashMap<i64, i64> = HashMap::new();
+        self.each_entry(
+            |row| row.first_slot < at && selection.between(row.first_series, row.last_series) > 0,
+            |entry| {
+                if entry.scheduled && entry.slot < at && selection.contains(entry.series) {
+                    let slot = slots.entry(entry.series).or_insert(entry.slot);
+                    *slot = (*slot).max(entry.slot);
+                }
+            },
+        )?;
+        let mut carried = HashMap::new();
+        for (series, latest) in self.latest_rows(selection)? {
+            let packed = if latest.held.from.0 < at {
+                Some(latest.held)
+            } else {
+                self.packed_before(series, at, latest.reach_us)?
+            };
+            if let Some(packed) = packed {
+                carried.insert(series, packed);
+            }
+        }
+        slots.retain(|series, slot| carried.get(series).is_none_or(|packed: &Held| packed.from.0 <= *slot));
+        for (series, arrived) in self.arrivals_at(&slots)? {
+            let mut arrived = Held::of(&arrived);
+            if let Some(packed) = carried.get(&series)
+                && packed.from == arrived.from
+                && *packed != arrived
+            {
+                // Two of one slot that differ: which is kept, both together say.
+                let slot = arrived.from.0;
+                if let Some((_, kept)) = self.load(&Selection(Some(vec![series])), slot, slot + 1)?.first() {
+                    arrived = Held::of(kept);
+                }
+            }
+            carried.insert(series, arrived);
+        }
+        carried.retain(|_, held| held.until.0 > at);
+        Ok(carried)
+    }
+
+    /// What the last packed observation by the schedule before `at` holds.
+    fn packed_before(&mut self, series: i64, at: i64, reach_us: i64) -> Result<Option<Held>, Error> {
+        let selection = Selection(Some(vec![series]));
+        let mut found: Vec<Found> = self.packed(&selection, at.saturating_sub(reach_us), at)?;
+        found.retain(|(_, observation)| observation.reason == Reason::Schedule);
+        found
+            .sort_by(|(_, a), (_, b)| a.scheduled_at.cmp(&b.scheduled_at).then_with(|| super::load::goes_before(b, a)));
+        if let Some((_, last)) = found.last() {
+            return Ok(Some(Held::of(last)));
+        }
+        // What is past its retention is still in the head of the block that it was carried into.
+        let mut head = None;
+        for span in Span::ALL {
+            if at.rem_euclid(span.width()) == 0 {
+                let Self { connection, shapes, .. } = &mut *self;
+                each_row(connection, &selection, (span.blocks(), "data"), span, at, at + 1, |_, row| {
+                    head = head.or(super::load::read_block(connection, shapes, Timestamp(at), blob(row, 1)?)?.carried);
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(head)
+    }
+
+    /// What is known of the latest packed observation of each series.
+    pub(super) fn latest_rows(&self, selection: &Selection) -> Result<Vec<(i64, Latest)>, Error> {
+        const COLUMNS: &str = "SELECT series, slot, verdict, held_until, reach_us, rolled FROM latest";
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Latest)> {
+            let held = Held { verdict: row.get(2)?, from: Timestamp(row.get(1)?), until: Timestamp(row.get(3)?) };
+            Ok((row.get(0)?, Latest { held, reach_us: row.get(4)?, rolled: row.get(5)? }))
+        };
+        let mut found = Vec::new();
+        match &selection.0 {
+            Some(ids) if ids.len() < self.series.len() / 4 => {
+                let mut statement = self.connection.prepare_cached(&format!("{COLUMNS} WHERE series = ?"))?;
+                for id in ids {
+                    found.extend(statement.query_map([id], read)?.collect::<Result<Vec<_>, _>>()?);
+                }
+            }
+            _ => {
+                let mut statement = self.connection.prepare_cached(COLUMNS)?;
+                for row in statement.query_map([], read)? {
+                    found.push(row?);
+                }
+                found.retain(|(series, _)| selection.contains(*series));
+            }
+        }
+        Ok(found)
+    }
+}
