@@ -1,5 +1,6 @@
 //! The binary's parts: command line, configuration, roles. The only crate that knows all the others.
 
+pub mod cli;
 mod clock;
 pub mod config;
 pub mod roles;

@@ -1,4 +1,7 @@
 //! Tests of the whole from outside: one binary, so that it is linked once.
 
+mod command;
+mod commands;
 mod config;
 mod house;
+mod reference;

@@ -1,0 +1,39 @@
+//! `sitemon compact`: packs everything that is stored, and gives freed space back.
+
+use super::args::Global;
+use super::terminal::say;
+use super::{Exit, Outcome, now, on_this_thread, show};
+use crate::config::{self, Source};
+use sitemon_store::{Access, Upkeep};
+
+/// Compacts the store; one that is not there yet needs nothing.
+pub fn run(source: &Source, global: &Global) -> Outcome {
+    on_this_thread(async {
+        let config = config::load(source)?;
+        if !config.store.exists().await? {
+            if global.quiet == 0 {
+                say("there is no store yet: nothing to compact");
+            }
+            return Ok(Exit::Done);
+        }
+        let store = config.store.open(Access::Write("compact")).await?;
+        let packed = store.maintain(Upkeep::Pack { now: now(), everything: true }).await;
+        let freed = match packed {
+            Ok(_) => store.maintain(Upkeep::Reclaim).await,
+            Err(_) => Ok(sitemon_store::Upkept::default()),
+        };
+        let bytes = store.measure().await.map_or(0, |measures| measures.bytes);
+        store.close().await;
+        let (packed, freed) = (packed?, freed?);
+        if global.quiet == 0 {
+            say(format_args!(
+                "packed {} observations into {} blocks, gave back {}; the store has {}",
+                show::count(packed.arrivals),
+                show::count(packed.blocks),
+                show::bytes(freed.freed_bytes),
+                show::bytes(bytes),
+            ));
+        }
+        Ok(Exit::Done)
+    })
+}

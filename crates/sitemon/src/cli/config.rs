@@ -1,0 +1,52 @@
+//! `sitemon config`: check, convert, show, schema.
+
+use super::args::{self, Global};
+use super::terminal::{Output, say};
+use super::{Exit, Failure, Outcome};
+use crate::config::{self, Source};
+use std::path::PathBuf;
+
+/// Does a `config` command.
+pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
+    let mut output = Output::data();
+    match command {
+        args::Config::Check(args) => {
+            let path = named(args, source)?;
+            let (sources, faults) = config::check(&path);
+            for fault in &faults {
+                say(config::render(&sources, fault));
+            }
+            let errors = faults.iter().filter(|fault| !fault.warning).count();
+            if errors > 0 {
+                return Err(Failure::Usage(counted(errors, "fault")));
+            }
+            if global.quiet == 0 {
+                let warnings = faults.len();
+                let and = if warnings == 0 { String::new() } else { format!(", {}", counted(warnings, "warning")) };
+                say(format_args!("{}: no faults{and}", path.display()));
+            }
+        }
+        args::Config::Convert(args) => {
+            let converted = config::convert(&named(args, source)?)?;
+            converted.warnings.iter().for_each(say);
+            output.bytes(converted.yaml.as_bytes())?;
+        }
+        args::Config::Show(args) => {
+            let source = Source { file: args.file.or_else(|| source.file.clone()), local: source.local };
+            output.bytes(config::show(&source)?.as_bytes())?;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Done)
+}
+
+/// The file that a command is about.
+fn named(args: args::ConfigFile, source: &Source) -> Result<PathBuf, Failure> {
+    args.file
+        .or_else(|| source.file.clone())
+        .ok_or_else(|| Failure::Usage("sitemon: which file? `sitemon config check FILE`, or `-c FILE`".to_owned()))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
