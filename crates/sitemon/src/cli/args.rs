@@ -81,6 +81,8 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Watch the sites: schedule, check and store, all in one process
+    Run(Run),
     /// Check now, once, side by side; nothing is stored
     Check(Check),
     /// List the sites, or their slots
@@ -323,6 +325,8 @@ Exit code: 0 none but warnings; 2 faults.")]
     Convert(ConfigFile),
     /// Print what is in force: defaults filled in, secrets hidden
     Show(ConfigFile),
+    /// Print the JSON Schema (2020-12) of the native form
+    Schema,
 }
 
 /// The file of a `config` command.

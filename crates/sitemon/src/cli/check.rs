@@ -4,6 +4,7 @@ use super::args::{self, Global};
 use super::terminal::{self, BAD, FAINT, Output, PLAIN, STRONG, painted, say};
 use super::{Exit, Failure, Outcome, picture, show, wanted};
 use crate::config::{self, Config, Source, Watched};
+use crate::roles::checker;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sitemon_model::{Hop, Job, Observation, Reason, Timestamp, Verdict, line};
 use sitemon_probe::memory::Memory;
@@ -131,7 +132,7 @@ fn start(config: &Config, sites: Vec<Watched>) -> JoinSet<(usize, Observation)> 
         memory: Memory::new(config.limits.memory),
         ..SharedOptions::default()
     });
-    let in_flight = Arc::new(Semaphore::new(config.limits.checks_in_flight));
+    let in_flight = Arc::new(Semaphore::new(checker::bound_by_files(config.limits.checks_in_flight)));
     let mut hosts: HashMap<Box<str>, Arc<Semaphore>> = HashMap::new();
     let mut running = JoinSet::new();
     for (index, Watched { site, check }) in sites.into_iter().enumerate() {

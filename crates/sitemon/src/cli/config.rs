@@ -35,6 +35,7 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
             let source = Source { file: args.file.or_else(|| source.file.clone()), local: source.local };
             output.bytes(config::show(&source)?.as_bytes())?;
         }
+        args::Config::Schema => output.line(format_args!("{:#}", config::schema()))?,
     }
     output.flush()?;
     Ok(Exit::Done)

@@ -21,6 +21,7 @@ mod stats;
 mod status;
 
 use crate::config::{ConfigError, Source};
+use crate::roles;
 use args::{Cli, Color, Command};
 use clap::Parser as _;
 use sitemon_model::Timestamp;
@@ -103,9 +104,16 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Outcome {
     let Cli { global, command } = cli;
-    logging::start(&global, tracing::Level::WARN)?;
+    // What runs for long tells what it does; the others speak by their output.
+    let level = if matches!(command, Command::Run(_)) { tracing::Level::INFO } else { tracing::Level::WARN };
+    logging::start(&global, level)?;
     let source = Source { file: global.config.clone(), local: global.local };
     match command {
+        Command::Run(run) => match roles::run(&source, run.watch) {
+            Ok(()) => Ok(Exit::Done),
+            Err(roles::Failure::Config(error)) => Err(error.into()),
+            Err(roles::Failure::Own(error)) => Err(Failure::Own(format!("{error:#}"))),
+        },
         Command::Check(check) => check::run(&check, &source, &global),
         Command::Sites(sites) => sites::run(&sites, &source),
         Command::Status(status) => status::run(&status, &source, &global),

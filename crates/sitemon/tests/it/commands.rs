@@ -95,7 +95,7 @@ fn completions_and_manual_pages() {
 #[test]
 fn without_a_configuration_it_is_2() {
     let folder = Folder::new();
-    for line in ["check", "sites", "status", "history shop", "stats shop", "export", "compact", "config show"] {
+    for line in ["run", "check", "sites", "status", "history shop", "stats shop", "export", "compact", "config show"] {
         let output = folder.run(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {}", told(&output));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line}: {}", told(&output));
@@ -106,9 +106,17 @@ fn without_a_configuration_it_is_2() {
 fn every_command_tells_all_faults_of_a_configuration() {
     let folder =
         Folder::with("sites:\n  - {name: shop, url: 'http://127.0.0.1/', intervall: 5s}\n  - {url: nowhere}\n");
-    for line in
-        ["check", "sites", "status", "history shop", "stats shop", "export", "compact", "config check sitemon.yaml"]
-    {
+    for line in [
+        "run",
+        "check",
+        "sites",
+        "status",
+        "history shop",
+        "stats shop",
+        "export",
+        "compact",
+        "config check sitemon.yaml",
+    ] {
         let output = folder.run(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {}", told(&output));
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -196,6 +204,7 @@ fn check_tells_each_site_in_the_order_of_the_file() {
           ▒ connect TIME failed
           connect.refused 127.0.0.1:PORT: Connection refused
         --- stderr
+        2026-11-21T15:58:37.083859Z  WARN 20000 open files leave room for 6645 checks in flight, not 10000 (raise `ulimit -n` for more) files=20000 bounded=6645
         4 sites: 1 up, 1 degraded, 2 down in TIME
     "#]]
     .assert_eq(&told);
@@ -237,6 +246,19 @@ fn check_of_addresses_needs_no_file() {
     let (code, lines) = folder.json(&format!("check --json {ok}"));
     assert_eq!((code, &lines[0]["site"], &lines[0]["verdict"]), (0, &ok.as_str().into(), &"up".into()));
     assert_eq!(folder.run("check nowhere").status.code(), Some(2));
+}
+
+#[test]
+fn check_is_3_where_one_is_unknown_and_none_is_down() {
+    let (_server, folder) = server();
+    let text = fs::read_to_string(folder.path().join("sitemon.yaml")).expect("the file");
+    folder.write("sitemon.yaml", &format!("network: {{refuse: [loopback]}}\n{text}"));
+    let (code, lines) = folder.json("check --site fine --json");
+    assert_eq!(
+        (code, &lines[0]["verdict"], &lines[0]["causes"][0]["code"]),
+        (3, &"unknown".into(), &"policy.address".into())
+    );
+    assert!(lines[0]["hops"][0]["phases"].get("connect").is_none(), "{}", lines[0]);
 }
 
 #[test]
@@ -473,7 +495,7 @@ fn a_reader_of_stdout_that_goes_away_is_no_failure() {
     drop(stdout);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(told(&output), "exit 0\n");
-    for line in ["--help", "sites", "status", "stats shop", "completions bash"] {
+    for line in ["--help", "sites", "status", "stats shop", "completions bash", "config schema"] {
         let mut child = folder.command(line).spawn().expect("the binary runs");
         drop(child.stdout.take());
         drop(child.stderr.take());
@@ -696,4 +718,20 @@ fn status_watches_also_without_a_terminal() {
     )
     .expect("a signal");
     assert_eq!(child.wait().expect("it ends").code(), Some(1));
+}
+
+#[test]
+fn the_log_has_the_level_and_the_form_that_is_asked_for() {
+    let folder = Folder::with(SITES);
+    // A metrics address that nobody can listen on ends `run` with 4 after its first lines.
+    folder.write("sitemon.yaml", &format!("metrics: {{listen: '203.0.113.1:1'}}\n{SITES}"));
+    let output = folder.command("run --local --log json -l debug").output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    for line in stderr.lines().filter(|line| line.starts_with('{')) {
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(value["timestamp"].is_string() && value["level"].is_string(), "{line}");
+    }
+    let wrong = folder.command("sites").env("SITEMON_LOG", "sitemon=loud").output().expect("the binary runs");
+    assert_eq!(wrong.status.code(), Some(2), "{}", told(&wrong));
 }
