@@ -67,7 +67,7 @@ fn hour() -> Vec<Observation> {
             for (phase, around) in phases.zip([800.0, 10_000.0, 21_000.0, 40.0, 47_000.0, 860.0]) {
                 hop.phases.set(phase, (around * (1.0 - 0.2 * (1.0 - uniform()).ln())) as u64, State::Done);
             }
-            let value = |metric: u32| f64::from(if metric % 2 == 0 { metric } else { (metric * k) % 17 });
+            let value = |metric: u32| f64::from(if metric.is_multiple_of(2) { metric } else { (metric * k) % 17 });
             let values = (0..).zip(&names).map(|(metric, name)| (name.clone(), value(metric))).collect();
             Observation {
                 scheduled_at: Timestamp(i64::from(k) * 15 * SECOND),
