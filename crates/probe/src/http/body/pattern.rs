@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 /// Bytes of a lazy automaton's cache; it is emptied when it is full.
-const CACHE_BYTES: usize = 128 << 10;
+const CACHE_BYTES: usize = 48 << 10;
 
 /// A pattern and what is made of it.
 #[derive(Debug)]

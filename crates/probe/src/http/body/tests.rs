@@ -6,6 +6,7 @@ use super::threads::Threads;
 use super::*;
 use crate::http::spec::{ExpectBody, ExpectJson, JsonTest};
 use proptest::prelude::*;
+use sitemon_testkit::coding;
 use std::io::Write;
 
 fn patterns(texts: &[&str]) -> Vec<Pattern> {
@@ -133,6 +134,8 @@ fn every_coding_with_borders_at_every_byte() {
         (&["deflate"], zlib(data)),
         (&["deflate"], deflate(data)),
         (&["br"], brotli(data)),
+        (&["br"], coding::encode(&["br"], data).unwrap()),
+        (&["zstd"], coding::zstd_with_window(23, data)),
         (&["zstd"], frames),
         (&["zstd"], skippable),
         (&["gzip, br", "deflate, zstd"], zstd(&zlib(&brotli(&gzip(data))))),
@@ -161,9 +164,8 @@ fn what_is_wrong_with_a_coding_is_told() {
     let mut wrong_sum = gzip(data);
     let at = wrong_sum.len() - 6;
     wrong_sum[at] ^= 1;
-    let large_window = vec![0x11, 0x1e, 0x00];
-    // A frame that asks for a window of 16 MiB.
-    let wide = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 14 << 3, 0x01, 0x00, 0x00];
+    let large_window = coding::brotli_with_large_window(data).unwrap();
+    let wide = coding::zstd_with_window(24, data);
     let table: Vec<(&[&str], Vec<u8>, &str)> = vec![
         (&["gzip"], truncated(gzip(data)), "body.decode gzip: the body ends before the coding does"),
         (&["deflate"], truncated(zlib(data)), "body.decode deflate: the body ends before the coding does"),
@@ -200,16 +202,49 @@ fn what_is_wrong_with_a_coding_is_told() {
 fn a_bomb_ends_at_the_bound_in_bounded_memory() {
     let zeros = vec![0u8; 20 << 20];
     let limits = Limits { body_decoded: 2 << 20, ..Limits::default() };
-    for (coding, wire) in [("gzip", gzip(&zeros)), ("gzip, gzip", gzip(&gzip(&zeros))), ("zstd", zstd(&zeros))] {
+    let bombs = [
+        ("gzip", gzip(&zeros), 1 << 20),
+        ("gzip, gzip", gzip(&gzip(&zeros)), 1 << 20),
+        // Their windows: 4 MiB, half as much again while it grows, and 2 MiB.
+        ("br", coding::encode(&["br"], &zeros).unwrap(), 8 << 20),
+        ("zstd", zstd(&zeros), 4 << 20),
+    ];
+    for (coding, wire, most) in bombs {
         let inspector = Inspector::compile(&expect(page_body()), &limits, &[]).unwrap();
         let (seen, granted) = inspect(&inspector, &head(None, &[coding]), &wire, 64 << 10);
         assert_eq!(told(&seen.faults), ["body.limit more than 2097152 bytes decoded (limits.body_decoded)"]);
         assert!(seen.body.decoded_bytes <= limits.body_decoded + STEP_BYTES as u64);
-        assert!(granted < 4 << 20, "{coding}: {granted}");
+        assert!(granted < most, "{coding}: {granted}");
     }
     let small = Limits { body_wire: 10, ..limits };
     let seen = seen(ExpectBody::default(), small, &head(None, &[]), b"0123456789a", 4);
     assert_eq!(told(&seen.faults), ["body.limit more than 10 bytes on the wire (limits.body_wire)"]);
+}
+
+#[test]
+fn a_window_is_asked_for_before_it_is_taken() {
+    // Text that no coding shortens much, so that the windows fill.
+    let mut state = 1u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b' ' + (state >> 24) as u8 % 64
+    })
+    .take(3 << 20)
+    .collect();
+    let small = coding::encode(&["br"], PAGE.as_bytes()).unwrap();
+    let table = [
+        ("gzip", gzip(&noise), 0..256 << 10),
+        ("br", coding::encode(&["br"], &noise).unwrap(), 4 << 20..7 << 20),
+        ("br", small, 0..256 << 10),
+        ("zstd", coding::zstd_with_window(23, &noise), 8 << 20..9 << 20),
+        ("zstd", zstd::bulk::compress(PAGE.as_bytes(), 3).unwrap(), 0..256 << 10),
+    ];
+    for (coding, wire, expected) in table {
+        let inspector = Inspector::compile(&expect(ExpectBody::default()), &Limits::default(), &[]).unwrap();
+        let (seen, granted) = inspect(&inspector, &head(Some("text/plain;charset=utf-8"), &[coding]), &wire, 16 << 10);
+        assert!(seen.complete, "{:?}", seen.faults);
+        assert!(expected.contains(&granted), "{coding}: {granted}, expected {expected:?}");
+    }
 }
 
 #[test]
