@@ -198,6 +198,14 @@ pub(crate) fn keep(asked: &Asked<'_>) -> Reply {
     answer.into()
 }
 
+/// As a server whose patience with an idle connection ends just when the next request is on its way.
+pub(crate) fn stale(asked: &Asked<'_>) -> Reply {
+    if asked.request.number > asked.command.number("requests", 1) {
+        return ending(asked, Step::ending(asked.command.text("end", "close")));
+    }
+    Answer::new(200, HTML, document(asked.command, 20)).into()
+}
+
 pub(crate) fn short_length(asked: &Asked<'_>) -> Reply {
     let page = document(asked.command, 20);
     let declared = (page.len() as u64).saturating_sub(asked.command.number("bytes", 10));

@@ -31,6 +31,10 @@ use crate::log::Counts;
 
 /// Bytes of a request's head; a longer one ends the connection.
 const HEAD_BYTES: usize = 64 * 1024;
+/// Requests that a thread notes; at the bound further ones are only counted.
+const ENTRIES: usize = 20_000_000;
+/// Bytes of paths that a thread notes; the same.
+const PATH_BYTES: usize = 1 << 30;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
 
@@ -476,17 +480,19 @@ impl Serving {
         if self.log {
             let path = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
             let mut noted = lock(&self.shared.noted[self.thread]);
-            let entry = Entry {
-                at_us: now_us(),
-                answered_at_us: 0,
-                connection: connection.number,
-                path_start: noted.paths.len() as u32,
-                path_length: path.len() as u32,
-                secure: connection.tls.is_some(),
-            };
-            noted.paths.extend_from_slice(path);
-            noted.entries.push(entry);
-            connection.entry = Some(noted.entries.len() - 1);
+            if noted.entries.len() < ENTRIES && noted.paths.len() < PATH_BYTES {
+                let entry = Entry {
+                    at_us: now_us(),
+                    answered_at_us: 0,
+                    connection: connection.number,
+                    path_start: noted.paths.len() as u32,
+                    path_length: path.len() as u32,
+                    secure: connection.tls.is_some(),
+                };
+                noted.paths.extend_from_slice(path);
+                noted.entries.push(entry);
+                connection.entry = Some(noted.entries.len() - 1);
+            }
         }
         if self.delay.is_zero() {
             return self.respond(connection);

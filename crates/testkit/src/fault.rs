@@ -89,6 +89,7 @@ pub(crate) enum TlsFault {
     Version12,
     Version13,
     NoAlpn,
+    Slow,
     Soon,
     Expired,
     NotYetValid,
@@ -237,6 +238,7 @@ const FAULTS: &[Fault] = &[
     row("tls-12", Stage::Tls, "TLS 1.2 alone", "", tls("up"), Tls(TlsFault::Version12)),
     row("tls-13", Stage::Tls, "TLS 1.3 alone", "", tls("up"), Tls(TlsFault::Version13)),
     row("tls-no-alpn", Stage::Tls, "does not know ALPN, so HTTP/1.1", "", tls("up"), Tls(TlsFault::NoAlpn)),
+    row("tls-slow", Stage::Tls, "answers the `ClientHello` after exactly ms=200", "", tls("up"), Tls(TlsFault::Slow)),
     row("tls-soon", Stage::Tls, "a certificate that expires in days=3", "", tls("up"), Tls(TlsFault::Soon)),
     row(
         "tls-expired",
@@ -445,6 +447,14 @@ const FAULTS: &[Fault] = &[
         "",
         all("up"),
         Answer(answers::keep),
+    ),
+    row(
+        "stale",
+        Stage::Answer,
+        "answers requests=1 on a connection, and ends it instead of answering the next: end=close (reset, cut, hang)",
+        "",
+        all("up"),
+        Answer(answers::stale),
     ),
     row(
         "short-length",

@@ -5,6 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::now_us;
 
+/// Requests that are kept; at the bound further ones are only counted.
+const ENTRIES: usize = 2_000_000;
+
 /// One request as the server saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -47,13 +50,23 @@ pub struct Counts {
     pub handshakes_failed: u64,
     /// Handshakes in which the client presented a certificate that was accepted.
     pub client_certificates: u64,
-    /// Requests whose head arrived whole.
+    /// Requests whose head arrived whole, whether the log still has them or not.
     pub requests: u64,
+}
+
+/// Entries in the order of arrival.
+#[derive(Default)]
+struct Entries {
+    kept: Vec<Seen>,
+    /// Number of the first one kept: those before were cleared.
+    first: u64,
+    /// Number of the next one.
+    next: u64,
 }
 
 #[derive(Default)]
 pub(crate) struct Log {
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Entries>,
     pub(crate) connections: AtomicU64,
     pub(crate) open: AtomicU64,
     pub(crate) full: AtomicU64,
@@ -63,43 +76,55 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an entry and returns its number, by which the answer is noted later.
-    pub(crate) fn request(&self, mut seen: Seen) -> usize {
+    pub(crate) fn request(&self, mut seen: Seen) -> u64 {
         seen.at_us = now_us();
-        let mut all = self.lock();
-        all.push(seen);
-        all.len() - 1
+        let mut entries = self.lock();
+        let number = entries.next;
+        entries.next += 1;
+        if entries.kept.len() < ENTRIES {
+            entries.kept.push(seen);
+        }
+        number
     }
 
     /// Notes the status that is about to be sent.
-    pub(crate) fn status(&self, number: usize, status: u16) {
-        // The log may have been cleared since.
-        if let Some(seen) = self.lock().get_mut(number) {
-            seen.status = status;
-        }
+    pub(crate) fn status(&self, number: u64, status: u16) {
+        self.change(number, |seen| seen.status = status);
     }
 
     /// Notes that the answer begins now.
-    pub(crate) fn answered(&self, number: usize) {
-        if let Some(seen) = self.lock().get_mut(number) {
+    pub(crate) fn answered(&self, number: u64) {
+        self.change(number, |seen| {
             seen.answered_at_us.get_or_insert_with(now_us);
+        });
+    }
+
+    /// The entry may have been cleared since, or never kept.
+    fn change(&self, number: u64, change: impl FnOnce(&mut Seen)) {
+        let mut entries = self.lock();
+        let index = number.checked_sub(entries.first).and_then(|index| usize::try_from(index).ok());
+        if let Some(seen) = index.and_then(|index| entries.kept.get_mut(index)) {
+            change(seen);
         }
     }
 
     pub(crate) fn all(&self) -> Vec<Seen> {
-        self.lock().clone()
+        self.lock().kept.clone()
     }
 
     pub(crate) fn filtered(&self, keep: impl Fn(&Seen) -> bool) -> Vec<Seen> {
-        self.lock().iter().filter(|seen| keep(seen)).cloned().collect()
+        self.lock().kept.iter().filter(|seen| keep(seen)).cloned().collect()
     }
 
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        let mut entries = self.lock();
+        entries.kept.clear();
+        entries.first = entries.next;
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -111,7 +136,7 @@ impl Log {
             handshakes_resumed: get(&self.resumed),
             handshakes_failed: get(&self.failed),
             client_certificates: get(&self.client_certificates),
-            requests: self.lock().len() as u64,
+            requests: self.lock().next,
         }
     }
 }

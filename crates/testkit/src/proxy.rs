@@ -23,6 +23,9 @@ use crate::site::bind;
 /// Bytes of a request's head before the connection is given up.
 const HEAD_BYTES: usize = 256 * 1024;
 
+/// Requests that are kept; at the bound the log stays as it is.
+const ENTRIES: usize = 1_000_000;
+
 /// A row of the table of faults.
 #[derive(Debug)]
 pub struct ProxyFault {
@@ -189,6 +192,9 @@ impl State {
     fn note(&self, mut through: Through) -> usize {
         through.at_us = now_us();
         let mut log = self.log();
+        if log.len() == ENTRIES {
+            return ENTRIES;
+        }
         log.push(through);
         log.len() - 1
     }

@@ -145,6 +145,9 @@ pub(crate) async fn accept(
         Wire::new(Io::Plain(tcp)).play(steps, &state.clock).await?;
         return Ok(None);
     }
+    if fault == TlsFault::Slow {
+        state.clock.sleep(command.ms("ms", 200.0)).await;
+    }
     let config = state.tls.config(fault, scheme, &command)?;
     if matches!(fault, TlsFault::Cut | TlsFault::Corrupt) {
         counters.failed.fetch_add(1, Ordering::Relaxed);

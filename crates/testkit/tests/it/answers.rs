@@ -88,7 +88,7 @@ fn shows(site: &FaultySite, fault: &Fault, heard: &Heard, took: Duration) -> boo
             let members = body.windows(3).filter(|three| three == b"\x1f\x8b\x08").count();
             good && members == 3 && gunzip(body).is_ok_and(|body| is_page(&body))
         }
-        "keep" | "http-10" => clean && text.contains(" 200 OK") && is_page(body),
+        "keep" | "stale" | "http-10" => clean && text.contains(" 200 OK") && is_page(body),
         "short-length" => good && is_page(body) && declared(&text) == Some(body.len() - 10),
         "status" => clean && text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
         "status-999" => clean && text.starts_with("HTTP/1.1 999 Unknown\r\n"),
@@ -290,6 +290,15 @@ fn connections_are_kept_and_closed_after_their_number() {
     }
     assert_eq!(answers, 3);
     assert_eq!(site.counts().connections, 1);
+    for (end, error) in [("close", None), ("reset", Some(ErrorKind::ConnectionReset))] {
+        let mut stream = connect(site.address(Scheme::Http));
+        let request = format!("GET /stale?end={end} HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        assert!(hear(&mut stream, 1).text().starts_with("HTTP/1.1 200 OK"));
+        stream.write_all(request.as_bytes()).unwrap();
+        let heard = hear(&mut stream, 1);
+        assert_eq!((heard.bytes.len(), heard.error), (0, error), "{end}");
+    }
 }
 
 #[test]

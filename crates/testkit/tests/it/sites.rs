@@ -61,6 +61,22 @@ fn a_delay_is_exact() {
 }
 
 #[test]
+fn a_cleared_log_takes_no_late_notes() {
+    let site = site();
+    let mut stream = connect(site.address(Scheme::Http));
+    std::io::Write::write_all(&mut stream, b"GET /delay?ms=100 HTTP/1.1\r\n\r\n").unwrap();
+    while site.counts().requests == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    site.clear_log();
+    assert!(get(site.address(Scheme::Http), "/status?status=418").text().contains("418"));
+    assert!(hear(&mut stream, 1).text().contains("200 OK"));
+    let log = site.log();
+    assert_eq!(log.iter().map(|seen| (seen.path.as_str(), seen.status)).collect::<Vec<_>>(), [("/status", 418)]);
+    assert_eq!(site.counts().requests, 2);
+}
+
+#[test]
 fn handshakes_fail_as_commanded() {
     let site = site();
     let shake = |name: &str| {
@@ -76,6 +92,9 @@ fn handshakes_fail_as_commanded() {
     ] {
         assert_eq!(shake(good), Ok(()), "{good}");
     }
+    let begun = Instant::now();
+    assert_eq!(shake("tls-slow.fault.test"), Ok(()));
+    assert!(begun.elapsed() >= Duration::from_millis(200));
     for (name, words) in [
         ("tls-expired.fault.test", "certificate expired"),
         ("tls-not-yet-valid.fault.test", "certificate not valid yet"),
