@@ -699,3 +699,83 @@ fn many_sites_share_what_is_equal() {
     let checks: HashSet<_> = config.sites.iter().map(|watched| Arc::as_ptr(&watched.check).cast::<()>()).collect();
     assert_eq!((specs.len(), checks.len()), (100, 1));
 }
+
+proptest::proptest! {
+    /// Whatever a file holds, reading it ends, in a configuration or in faults with places in the file.
+    #[test]
+    fn no_text_confuses_the_reader(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
+        let text = pieces.concat();
+        let trial = Trial::new(&[("sitemon.yaml", &text)]);
+        let path = trial.folder.path().join("sitemon.yaml");
+        let (sources, faults) = config::check_in(&path, &trial.environment(&[("A", "b")]));
+        let lines = text.lines().count() as u32 + 1;
+        for fault in &faults {
+            assert!(fault.place.line <= lines, "{}: {text:?}", config::render(&sources, fault));
+        }
+        if !faults.iter().any(|fault| !fault.warning) {
+            let converted = config::convert_in(&path, &trial.environment(&[])).expect("it was read").yaml;
+            let again = Trial::new(&[("sitemon.yaml", &converted)]);
+            let (old, new) = (trial.load(&[("A", "b")]), again.load(&[("A", "b")]));
+            assert_eq!(old.map(|config| sites(&config)), new.map(|config| sites(&config)), "{text:?} {converted:?}");
+        }
+    }
+}
+
+/// What files are made of, the right and the wrong.
+const PIECES: &[&str] = &[
+    "sites:",
+    "sites: ",
+    "\n",
+    "\n",
+    "\n",
+    " ",
+    "  ",
+    "    ",
+    "- ",
+    "- ",
+    "{",
+    "}",
+    "[",
+    "]",
+    ", ",
+    ": ",
+    ":",
+    "? ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "<<: *a",
+    "url: http://a/",
+    "url: 'http://b/${A}'",
+    "{url: 'http://c/'}",
+    "name: ",
+    "${A}",
+    "$${A}",
+    "${",
+    "'",
+    "\"",
+    "|\n",
+    ">-\n",
+    "#",
+    "---\n",
+    "...\n",
+    "x-a: ",
+    "defaults:",
+    "defaults: {labels: {a: '5'}}",
+    "labels: ",
+    "expect: {body: {matches: [",
+    "é",
+    "\t",
+    "\u{feff}",
+    "null",
+    "~",
+    "!!str ",
+    "!x ",
+    "5",
+    "1.0",
+    "interval: 5s",
+    "request: {headers: {a: b}}",
+    "\\",
+    "%",
+    "@",
+];

@@ -1,14 +1,15 @@
 //! Reads `request` and `expect` of a site, noting every fault.
 
 use super::{
-    Auth, ConnectTo, Expect, ExpectBody, ExpectCertificate, ExpectJson, Header, HttpChoice, IpChoice, JsonTest, Limits,
-    Pattern, Proxy, ProxyScheme, Request, Resolver, Tls,
+    Auth, ConnectTo, Expect, ExpectBody, ExpectCertificate, ExpectJson, HIDDEN, Header, HttpChoice, IpChoice, JsonTest,
+    Limits, Pattern, Proxy, ProxyScheme, Request, Resolver, Tls,
 };
 use crate::Common;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sitemon_model::HttpVersion;
 use sitemon_model::tree::{At, Faults, Fields, Value};
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,23 +39,35 @@ pub fn parse(fields: &mut Fields<'_>, common: &Common, faults: &mut Faults) -> O
     (errors(faults) == before).then_some((request, expect))
 }
 
-/// Whether a text is a URL that can be checked. The message says what is wrong, and what was expected.
+/// Whether a text is a URL that can be checked. The message says what is wrong, and what was expected; it shows
+/// no password.
 pub fn validate_url(text: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected a URL such as https://shop.example/";
+    let shown = || without_user(text);
     let url = Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => format!("`{text}` has no scheme, {EXPECTED}"),
-        error => format!("`{text}` is no URL ({error}), {EXPECTED}"),
+        url::ParseError::RelativeUrlWithoutBase => format!("`{}` has no scheme, {EXPECTED}", shown()),
+        error => format!("`{}` is no URL ({error}), {EXPECTED}", shown()),
     })?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("`{text}` has the scheme `{}`, expected http or https", url.scheme()));
-    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds user information, expected that in `request.auth`".to_owned());
     }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("`{}` has the scheme `{}`, expected http or https", shown(), url.scheme()));
+    }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("`{text}` has no host, {EXPECTED}"));
+        return Err(format!("`{}` has no host, {EXPECTED}", shown()));
     }
     Ok(())
+}
+
+/// A text that should be a URL, without what may be a name and a password in it.
+fn without_user(text: &str) -> Cow<'_, str> {
+    let start = text.find("//").map_or(0, |slashes| slashes + 2);
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |end| start + end);
+    match text[start..end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{HIDDEN}{}", &text[..start], &text[start + at..])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Whether a text is a pattern in the syntax of the regex crate. The message says where it is not, counted in

@@ -177,6 +177,11 @@ fn urls() {
         ("shop", "`shop` has no scheme, expected a URL such as https://shop.example/"),
         ("http://", "`http://` is no URL (empty host), expected a URL such as https://shop.example/"),
         ("ftp://a/", "`ftp://a/` has the scheme `ftp`, expected http or https"),
+        ("ftp://u:p@a/", "holds user information, expected that in `request.auth`"),
+        (
+            "http://u:p@a:99999/@",
+            "`http://(hidden)@a:99999/@` is no URL (invalid port number), expected a URL such as https://shop.example/",
+        ),
         ("http://u:p@a/", "holds user information, expected that in `request.auth`"),
         (
             "http://a:99999/",
