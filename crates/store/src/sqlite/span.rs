@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn keys_come_back_in_order() {
-        let hours = [i64::MIN, -HOUR, -1, 0, HOUR, i64::MAX].map(|at| Span::Hour.index(at));
+        let hours = [i64::MIN, -HOUR - 1, -1, 0, HOUR, i64::MAX].map(|at| Span::Hour.index(at));
         let mut before = i64::MIN;
         for hour in hours {
             for series in [0, 7, SERIES_MAX] {
