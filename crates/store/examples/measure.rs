@@ -44,7 +44,7 @@ async fn measure(folder: &Path, sites: i64, hours: i64, interval: i64) -> Result
         for k in 0..per_hour {
             let site = &names[(k % sites) as usize];
             let slot = start.plus(k / sites * interval + k % sites * interval / sites);
-            if k as usize % BATCH == 0 {
+            if (k as usize).is_multiple_of(BATCH) {
                 batches.push(Vec::with_capacity(BATCH));
             }
             let observation = Arc::new(sample.regular(site, &location, slot, interval as u64));
@@ -68,7 +68,10 @@ async fn measure(folder: &Path, sites: i64, hours: i64, interval: i64) -> Result
     let count = (per_hour * hours) as f64;
     println!("append: {:.0} a second, {:.2} µs CPU each", count / wall, cpu * 1e6 / count);
     let share = packing_cpu * 1e6 / written as f64;
-    println!("pack: {:.0} a second, {share:.2} µs CPU each; before the last, the files had {arrivals} bytes", written as f64 / packing);
+    println!(
+        "pack: {:.0} a second, {share:.2} µs CPU each; before the last, the files had {arrivals} bytes",
+        written as f64 / packing
+    );
     let clock = Clock::start();
     let end = EPOCH.plus(hours * HOUR);
     store.maintain(Upkeep::Pack { now: end, everything: true }).await?;

@@ -14,6 +14,8 @@ mod scan;
 mod schema;
 mod span;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use crate::{
@@ -194,10 +196,11 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
+        // The writer's connection is the last, so that it can bring the write-ahead log into the database.
+        self.readers.close();
         if let Some(writer) = &self.writer {
             writer.close().await;
         }
-        self.readers.close();
     }
 }
 

@@ -107,14 +107,8 @@ pub(super) fn reclaim(writer: &Writer) -> Result<Upkept, StoreError> {
         }
     }
     let after = writer.run_blocking(move |state| {
-        checkpoint(state)?;
+        state.checkpoint()?;
         pages(state)
     })?;
     Ok(Upkept { freed_bytes: (before - after).max(0) as u64 * page as u64, ..Upkept::default() })
-}
-
-/// Brings the write-ahead log into the database and cuts it off, as far as no reader needs it.
-fn checkpoint(state: &State) -> Result<(), Error> {
-    state.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    Ok(())
 }

@@ -68,6 +68,8 @@ impl Writer {
                 while let Some(work) = work.blocking_recv() {
                     work(&mut state);
                 }
+                // As far as no reader is in its way; what stays is read from the log as well.
+                let _ = state.checkpoint();
                 drop(state);
                 drop(lock);
                 let _ = end.send(());
@@ -162,6 +164,11 @@ impl State {
             }
         }
         Ok(Self { connection, series, encoder: Encoder::new()? })
+    }
+
+    /// Brings the write-ahead log into the database and cuts it off, as far as no reader needs it.
+    pub(super) fn checkpoint(&self) -> Result<(), Error> {
+        Ok(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     /// See [`crate::Store::append`].
