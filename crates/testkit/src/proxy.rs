@@ -173,6 +173,11 @@ impl FaultyProxy {
         Ok(())
     }
 
+    /// How it fails now.
+    pub fn command(&self) -> Command {
+        self.state.command.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Where the proxy finds a host, whatever the port asked for. Others are the loopback's.
     pub fn set_host(&self, host: &str, address: SocketAddr) {
         self.state.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), address);

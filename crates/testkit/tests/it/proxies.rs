@@ -6,11 +6,16 @@ use std::time::{Duration, Instant};
 
 use sitemon_testkit::{FaultyProxy, FaultySite, ProxyFault, Relay, Scheme, Weather};
 
-use crate::client::{Heard, ask, connect, get, hear};
+use crate::client::{Heard, LONG, PATIENCE, ask, connect, connect_for, get, hear};
+
+/// Brief where the proxy is to hang.
+fn patience_with(proxy: &FaultyProxy) -> Duration {
+    if proxy.command().name.ends_with("hang") { PATIENCE } else { LONG }
+}
 
 /// Asks for a tunnel by CONNECT.
 fn by_connect(proxy: &FaultyProxy, to: &str, headers: &str) -> (TcpStream, Heard) {
-    let mut stream = connect(proxy.address());
+    let mut stream = connect_for(proxy.address(), patience_with(proxy));
     let _ = stream.write_all(format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n{headers}\r\n").as_bytes());
     let heard = hear(&mut stream, 10);
     (stream, heard)
@@ -18,7 +23,7 @@ fn by_connect(proxy: &FaultyProxy, to: &str, headers: &str) -> (TcpStream, Heard
 
 /// Asks for a tunnel by SOCKS5; what the proxy said, and how it ended.
 fn by_socks(proxy: &FaultyProxy, name: &str, port: u16, login: Option<(&str, &str)>) -> (TcpStream, Heard) {
-    let mut stream = connect(proxy.address());
+    let mut stream = connect_for(proxy.address(), patience_with(proxy));
     let mut heard = Heard { bytes: Vec::new(), error: None };
     let mut exchange = |stream: &mut TcpStream, send: &[u8], most: usize| {
         let mut buffer = vec![0; most];
@@ -161,7 +166,7 @@ fn a_relay_delays_throttles_falls_silent_and_cuts() {
     let heard = get(address, "/bytes?size=20000");
     assert_eq!((heard.bytes.len(), heard.error), (5000, Some(ErrorKind::ConnectionReset)));
     relay.set(Weather { silent: true, ..Weather::default() });
-    assert_eq!(get(address, "/page").error, Some(ErrorKind::WouldBlock));
+    assert_eq!(ask(connect_for(address, PATIENCE), "/page").error, Some(ErrorKind::WouldBlock));
     relay.set(Weather { refuse: true, ..Weather::default() });
     let refused = TcpStream::connect(address).map_err(|error| error.kind());
     assert!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sitemon_testkit::{FaultySite, Scheme};
 
-use crate::client::{PATIENCE, ask, config, connect, get, hear, secure};
+use crate::client::{LONG, PATIENCE, ask, config, connect, connect_for, get, hear, secure, secure_for};
 
 fn site() -> FaultySite {
     FaultySite::start().unwrap()
@@ -41,7 +41,7 @@ fn ports_refuse_hang_close_and_reset() {
     assert_eq!((heard.bytes.len(), heard.error), (0, None));
     let heard = hear(&mut connect(site.open(Scheme::Http, "accept-reset").unwrap()), 1);
     assert_eq!(heard.error, Some(ErrorKind::ConnectionReset));
-    let heard = get(site.open(Scheme::Http, "accept-hang").unwrap(), "/");
+    let heard = ask(connect_for(site.open(Scheme::Http, "accept-hang").unwrap(), PATIENCE), "/");
     assert_eq!(heard.error, Some(ErrorKind::WouldBlock));
 }
 
@@ -79,8 +79,12 @@ fn a_cleared_log_takes_no_late_notes() {
 #[test]
 fn handshakes_fail_as_commanded() {
     let site = site();
+    let hangs = |name: &str| name.starts_with("tls-hang") || name.starts_with("tls-cut");
+    let patience = |name: &str| if hangs(name) { PATIENCE } else { LONG };
     let shake = |name: &str| {
-        secure(site.address(Scheme::Https), name, config(&site, None, &[])).map(drop).map_err(|error| error.to_string())
+        secure_for(site.address(Scheme::Https), name, config(&site, None, &[]), patience(name))
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     for good in [
         "localhost",
