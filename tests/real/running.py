@@ -126,5 +126,5 @@ def slots_from_outside(folder):
     assert [len(found[name]) for name in names] == [4, 60, 1]
     assert found["shop"][0] == "2026-11-30T00:53:22.243673Z"
     assert found["a"][0] == "2026-11-30T00:53:20.738719Z"
-    assert found["https://shop.example/"][0] == "2026-11-30T00:53:55.029497Z"
+    assert found["https://shop.example/"][0] == "2026-11-30T00:53:35.029497Z"
     assert list(slots("shop", 15 * MICRO, start, start + 15 * MICRO)) == [start + 2243673]

@@ -61,7 +61,7 @@ def few_files(folder, files=256, count=1000, seconds=20):
         "skipped.overload",
         "skipped.overlap",
     }
-    assert found[("up",)] > count, f"hardly anything was checked: {found}"
+    assert found[("up",)] > count // 4, f"hardly anything was checked: {found}"
     stored = by_site(observations)
     for site in sites:
         missing = set(slots(site["name"], 5 * MICRO, watching.ready_us, stopped_us)) - set(stored[site["name"]])
