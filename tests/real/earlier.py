@@ -18,7 +18,7 @@ from harness import (
     slots,
 )
 
-FILES = ROOT / "tests" / "data" / "earlier"
+FILES = ROOT / "crates" / "sitemon" / "tests" / "data" / "earlier"
 
 
 class Run:
@@ -29,9 +29,11 @@ class Run:
         shutil.copytree(FILES, place)
         self.path = place / file
         text = self.path.read_text()
-        text = re.sub(r"(127\.0\.0\.1|localhost):8081", rf"\1:{nginx.http}", text)
+        # One of the addresses becomes HTTPS.
         self.secure = f"https://localhost:{nginx.https}/shop"
-        self.path.write_text(text.replace("https://shop.example/", self.secure))
+        text = text.replace("- url: http://127.0.0.1:8081/\n", f"- url: {self.secure}\n")
+        text = re.sub(r"(127\.0\.0\.1|localhost):8081", rf"\1:{nginx.http}", text)
+        self.path.write_text(text)
         with Sitemon(self.path, place, env=trust) as watching:
             time.sleep(seconds)
             self.until_us = now_us()
