@@ -52,6 +52,12 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         Shown { telemetry: telemetry.clone(), readiness: readiness.clone(), latests: Arc::new(OnceLock::new()) };
     if let Some(address) = config.metrics {
         let bound = serve::listen(address, shown.clone(), stop.clone()).await;
+        // A second `run` of the same file meets the first one's port before its store; only the store can name it.
+        if bound.is_err()
+            && let Err(error @ StoreError::Held { .. }) = config.store.open(Access::Write("run")).await
+        {
+            return Err(anyhow::Error::new(error).context("cannot open the store").into());
+        }
         let bound = bound.with_context(|| format!("metrics.listen: cannot listen on {address}"))?;
         tracing::info!("metrics at http://{bound}/metrics");
     }
