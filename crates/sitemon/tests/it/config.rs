@@ -488,6 +488,26 @@ fn the_schema_accepts_every_example() {
     }
 }
 
+/// What users read and copy is right: each piece of YAML in the documents is a configuration.
+#[test]
+fn the_documents_hold_true_examples() {
+    let mut examples = 0;
+    for document in ["../../README.md", "../../docs/configuration.md"] {
+        let text = std::fs::read_to_string(document).expect("it is there");
+        for example in text.split("```yaml\n").skip(1) {
+            let example = example.split("```").next().expect("there is one");
+            let trial = Trial::new(&[("sitemon.yaml", example)]);
+            let path = trial.folder.path().join("sitemon.yaml");
+            let (sources, faults) = config::check_in(&path, &trial.environment(&[]));
+            let errors = faults.iter().filter(|fault| !fault.warning);
+            let errors: Vec<String> = errors.map(|fault| trial.short(&config::render(&sources, fault))).collect();
+            assert_eq!(errors, [""; 0], "{document}: {example}");
+            examples += 1;
+        }
+    }
+    assert!(examples > 5, "{examples}");
+}
+
 /// The values of a YAML file, by our own reader.
 fn yaml_to_json(text: &str) -> serde_json::Value {
     config::tree(text).expect("it is YAML").to_json()
