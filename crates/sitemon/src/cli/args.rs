@@ -228,7 +228,7 @@ pub struct History {
     /// The name of the site
     #[arg(value_name = "SITE")]
     pub site: String,
-    /// The first instant (inclusive); 24 hours before --to by default
+    /// The first instant (inclusive); by default the first observation in the 24 hours before --to
     #[arg(long, value_name = "T", value_parser = parse_time)]
     pub from: Option<Timestamp>,
     /// The end (exclusive); now by default

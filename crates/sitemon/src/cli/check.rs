@@ -125,14 +125,15 @@ async fn check(args: &args::Check, config: &Config, sites: Vec<Watched>, global:
     Ok(exit(tally))
 }
 
-/// Starts all checks; each waits for its turn by `limits.checks_in_flight` and that for its host.
+/// Starts all checks; each waits for its turn by `limits.checks_in_flight` and that for its host. Of open files
+/// only so many are needed as there are sites.
 fn start(config: &Config, sites: Vec<Watched>) -> JoinSet<(usize, Observation)> {
     let shared = Shared::new(SharedOptions {
         policy: config.network.clone(),
         memory: Memory::new(config.limits.memory),
         ..SharedOptions::default()
     });
-    let in_flight = Arc::new(Semaphore::new(checker::bound_by_files(config.limits.checks_in_flight)));
+    let in_flight = Arc::new(Semaphore::new(checker::bound_by_files(config.limits.checks_in_flight.min(sites.len()))));
     let mut hosts: HashMap<Box<str>, Arc<Semaphore>> = HashMap::new();
     let mut running = JoinSet::new();
     for (index, Watched { site, check }) in sites.into_iter().enumerate() {

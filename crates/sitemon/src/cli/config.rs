@@ -2,7 +2,7 @@
 
 use super::args::{self, Global};
 use super::terminal::{Output, say};
-use super::{Exit, Failure, Outcome};
+use super::{Exit, Failure, Outcome, show};
 use crate::config::{self, Source};
 use std::path::PathBuf;
 
@@ -16,14 +16,16 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
             for fault in &faults {
                 say(config::render(&sources, fault));
             }
-            let errors = faults.iter().filter(|fault| !fault.warning).count();
-            if errors > 0 {
-                return Err(Failure::Usage(counted(errors, "fault")));
+            if faults.iter().any(|fault| !fault.warning) {
+                return Ok(Exit::Faulty);
             }
             if global.quiet == 0 {
-                let warnings = faults.len();
-                let and = if warnings == 0 { String::new() } else { format!(", {}", counted(warnings, "warning")) };
-                say(format_args!("{}: no faults{and}", path.display()));
+                let and = match faults.len() {
+                    0 => String::new(),
+                    1 => ", 1 warning".to_owned(),
+                    warnings => format!(", {} warnings", show::count(warnings as u64)),
+                };
+                output.line(format_args!("{}: no faults{and}", path.display()))?;
             }
         }
         args::Config::Convert(args) => {
@@ -46,8 +48,4 @@ fn named(args: args::ConfigFile, source: &Source) -> Result<PathBuf, Failure> {
     args.file
         .or_else(|| source.file.clone())
         .ok_or_else(|| Failure::Usage("sitemon: which file? `sitemon config check FILE`, or `-c FILE`".to_owned()))
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -32,7 +32,10 @@ const ROWS: usize = 8;
 pub fn run(args: &args::History, source: &Source) -> Outcome {
     on_this_thread(async {
         let wanted = Wanted::open(source).await?;
-        let window = wanted::window(wanted.known(std::slice::from_ref(&args.site))?, args.from, args.to, DAY)?;
+        let mut window = wanted::window(wanted.known(std::slice::from_ref(&args.site))?, args.from, args.to, DAY)?;
+        if let (Some(store), None, false) = (&wanted.store, args.from, args.json) {
+            window.from = begin(&**store, &window).await?;
+        }
         let mut output = if args.json { Output::data() } else { Output::styled() };
         let width = terminal::picture_width();
         let mut locations: BTreeMap<Arc<str>, Location> = BTreeMap::new();
@@ -74,6 +77,13 @@ pub fn run(args: &args::History, source: &Source) -> Outcome {
         wanted.close().await;
         Ok(Exit::Done)
     })
+}
+
+/// Where the picture of a window that nobody chose begins: at its first observation, so that a site that has been
+/// watched for minutes fills it too.
+async fn begin(store: &dyn Store, window: &Window) -> Result<Timestamp, Failure> {
+    let page = store.scan(&Scan { window: window.clone(), after: None, limit: 1, newest_first: false }).await?;
+    Ok(page.observations.first().map_or(window.from, |observation| observation.scheduled_at))
 }
 
 /// Hands each observation of the window on, in their order.

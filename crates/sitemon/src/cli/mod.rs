@@ -38,6 +38,8 @@ pub enum Exit {
     Down,
     /// 3: none is down, but one is unknown.
     Unknown,
+    /// 2: the configuration that was to be checked has faults, and they are told.
+    Faulty,
 }
 
 /// Why a command did not do what it should.
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Done) | Err(Failure::Unheard) => ExitCode::SUCCESS,
         Ok(Exit::Down) => ExitCode::from(1),
         Ok(Exit::Unknown) => ExitCode::from(3),
+        Ok(Exit::Faulty) => ExitCode::from(2),
         Err(Failure::Usage(message)) => {
             terminal::say(message);
             ExitCode::from(2)

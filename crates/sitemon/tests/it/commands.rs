@@ -204,7 +204,6 @@ fn check_tells_each_site_in_the_order_of_the_file() {
           ▒ connect TIME failed
           connect.refused 127.0.0.1:PORT: Connection refused
         --- stderr
-        2026-11-21T15:58:37.083859Z  WARN 20000 open files leave room for 6645 checks in flight, not 10000 (raise `ulimit -n` for more) files=20000 bounded=6645
         4 sites: 1 up, 1 degraded, 2 down in TIME
     "#]]
     .assert_eq(&told);
@@ -391,7 +390,12 @@ fn observations() -> Vec<Arc<Observation>> {
 
 /// Appends to the store of a folder, as the command `run` would.
 fn store(folder: &Folder, observations: Vec<Arc<Observation>>) {
-    let source = Source { file: Some(folder.path().join("sitemon.yaml")), local: false };
+    store_of(folder, "sitemon.yaml", observations);
+}
+
+/// The same for another file.
+fn store_of(folder: &Folder, file: &str, observations: Vec<Arc<Observation>>) {
+    let source = Source { file: Some(folder.path().join(file)), local: false };
     let config = config::load(&source).expect("the configuration");
     runtime().block_on(async {
         let store = config.store.open(Access::Write("run")).await.expect("the store");
@@ -734,4 +738,67 @@ fn the_log_has_the_level_and_the_form_that_is_asked_for() {
     }
     let wrong = folder.command("sites").env("SITEMON_LOG", "sitemon=loud").output().expect("the binary runs");
     assert_eq!(wrong.status.code(), Some(2), "{}", told(&wrong));
+}
+
+#[test]
+fn a_site_that_only_the_store_knows_is_known() {
+    let folder = stored();
+    folder.write("sitemon.yaml", "sites: [{name: other, url: 'http://127.0.0.1:9/'}]\n");
+    assert_eq!(folder.data("export --site shop").1.lines().count(), 40);
+    assert_eq!(folder.run("history shop").status.code(), Some(0));
+    let (code, lines) = folder.json("check --site shop --json");
+    assert_eq!((code, &lines[0]["site"]), (1, &"shop".into()), "it is asked for at the address that is stored");
+    assert_eq!(lines[0]["hops"][0]["url"], "http://127.0.0.1:9/shop");
+    let (_, lines) = folder.json("sites --json");
+    let configured: Vec<_> = lines.iter().map(|line| (line["site"].as_str(), line["configured"].as_bool())).collect();
+    let stored = ["a", "off", "shop"].map(|name| (Some(name), Some(false)));
+    assert_eq!(configured, [vec![(Some("other"), Some(true))], stored.to_vec()].concat());
+}
+
+#[test]
+fn local_means_the_embedded_store_beside_the_file() {
+    let folder = Folder::with(SITES);
+    fs::create_dir(folder.path().join("far")).expect("a folder");
+    folder.write("far/sitemon.yaml", SITES);
+    store_of(&folder, "far/sitemon.yaml", observations());
+    assert!(folder.path().join("far/sitemon.db").exists());
+    for line in ["--local export -c far/sitemon.yaml", "export --config far/sitemon.yaml --local"] {
+        assert_eq!(folder.data(line).1.lines().count(), 40, "{line}");
+    }
+    assert_eq!(folder.data("export"), (0, String::new()), "the folder's own file has a store of its own");
+}
+
+#[test]
+fn config_check_tells_what_it_found() {
+    let folder = Folder::with(SITES);
+    check(&folder, "config check sitemon.yaml", &expect![[r#"
+        exit 0
+        --- stdout
+        sitemon.yaml: no faults
+    "#]]);
+    folder.write("slow.yaml", "sites: [{name: a, url: 'http://h/', interval: 5s, timeout: 10s}]\n");
+    check(&folder, "config check slow.yaml", &expect![[r#"
+        exit 0
+        --- stdout
+        slow.yaml: no faults, 1 warning
+        --- stderr
+        slow.yaml:1:60: sites[0].timeout: warning: 10s is longer than the interval of 5s, so a slow check makes the site's next slots `skipped.overlap`
+    "#]]);
+    folder.write("bad.yaml", "sites: [{name: a, url: 'http://h/', intervall: 5s}]\n");
+    check(&folder, "config check -c bad.yaml", &expect![[r#"
+        exit 2
+        --- stderr
+        bad.yaml:1:37: sites[0].intervall: unknown key `intervall`, did you mean `interval`?
+    "#]]);
+    check(&folder, "config check none.yaml", &expect![[r#"
+        exit 2
+        --- stderr
+        none.yaml: cannot be read: no such file
+    "#]]);
+    check(&folder, "config check", &expect![[r#"
+        exit 2
+        --- stderr
+        sitemon: which file? `sitemon config check FILE`, or `-c FILE`
+    "#]]);
+    assert_eq!(folder.data("config schema").1.lines().next(), Some("{"));
 }
