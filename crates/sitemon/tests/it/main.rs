@@ -5,3 +5,4 @@ mod commands;
 mod config;
 mod house;
 mod reference;
+mod run;

@@ -1,0 +1,402 @@
+//! `sitemon run` from outside: the real binary against faulty sites whose own log is the witness.
+
+use serde_json::Value;
+use sitemon_model::Timestamp;
+use sitemon_model::site::name_hash;
+use sitemon_schedule::slot;
+use sitemon_testkit::FaultySite;
+use sitemon_testkit::fault::Scheme;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+/// Nothing that is waited for here takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `sitemon run`; ended by its own process id when it goes out of scope.
+struct Monitor {
+    folder: PathBuf,
+    child: Child,
+    /// What it has said on stderr.
+    said: Arc<Mutex<String>>,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Monitor {
+    /// Writes the configuration into the folder, starts, and waits until it is ready.
+    fn start(folder: &Path, configuration: &str, arguments: &[&str]) -> Self {
+        std::fs::write(folder.join("sitemon.yaml"), configuration).expect("the configuration is written");
+        let mut monitor = Self::spawn(folder, arguments);
+        monitor.wait_for("ready");
+        monitor
+    }
+
+    fn spawn(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(folder)
+            .arg("run")
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("sitemon starts");
+        let (sender, lines) = mpsc::channel();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, heard) = (child.stderr.take().expect("a pipe"), said.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = writeln!(heard.lock().expect("nobody panics with it"), "{line}");
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { folder: folder.to_path_buf(), child, said, lines }
+    }
+
+    /// Waits for a line that contains `words`, and gives it.
+    fn wait_for(&mut self, words: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(words) => return line,
+                Ok(_) => {}
+                Err(_) => panic!("`{words}` was not said:\n{}", self.said()),
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Rewrites the configuration.
+    fn configure(&self, configuration: &str) {
+        std::fs::write(self.folder.join("sitemon.yaml"), configuration).expect("the configuration is written");
+    }
+
+    /// Stops it by SIGTERM; its exit code, and how long it took.
+    fn stop(&mut self) -> (i32, Duration) {
+        let start = Instant::now();
+        self.signal(rustix::process::Signal::TERM);
+        let code = self.wait();
+        (code, start.elapsed())
+    }
+
+    fn wait(&mut self) -> i32 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status.code().unwrap_or(-1);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not end:\n{}", self.said());
+    }
+
+    fn export(&self) -> Vec<Value> {
+        export(&self.folder)
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sitemon"));
+    command.current_dir(folder).args(["-c", "sitemon.yaml"]).env_remove("SITEMON_LOG").env("NO_COLOR", "1");
+    command
+}
+
+/// What is stored, a value for each observation.
+fn export(folder: &Path) -> Vec<Value> {
+    let output = command(folder).arg("export").output().expect("sitemon runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn at(value: &Value, key: &str) -> Timestamp {
+    Timestamp::parse(value[key].as_str().unwrap_or_default()).expect("a time")
+}
+
+fn of<'v>(observations: &'v [Value], site: &str) -> Vec<&'v Value> {
+    observations.iter().filter(|observation| observation["site"] == site).collect()
+}
+
+fn causes(observation: &Value) -> Vec<&str> {
+    observation["causes"].as_array().into_iter().flatten().filter_map(|cause| cause["code"].as_str()).collect()
+}
+
+/// The first and last slot are as they are; between them none is missing and none is there twice.
+fn assert_gapless(observations: &[&Value], site: &str, interval_us: u64) {
+    let slots: Vec<Timestamp> = observations.iter().map(|observation| at(observation, "scheduled_at")).collect();
+    let (Some(&first), Some(&last)) = (slots.first(), slots.last()) else { panic!("{site} has no observation") };
+    let expected: Vec<Timestamp> = slot::slots(name_hash(site), interval_us, first, last.plus(1)).collect();
+    assert_eq!(slots, expected, "{site}");
+}
+
+#[test]
+fn every_slot_is_stored_once_and_the_sites_log_is_the_witness() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let mut configuration = String::from("defaults: {interval: 200ms}\nsites:\n");
+    for number in 0..20 {
+        let url = site.url(Scheme::Http, &format!("page?n={number}")).expect("a URL");
+        let _ = writeln!(configuration, "  - {{name: s{number}, url: '{url}'}}");
+    }
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    let ready = sitemon_testkit::clock::now_us().cast_signed();
+    std::thread::sleep(Duration::from_secs(3));
+    let stopped = sitemon_testkit::clock::now_us().cast_signed();
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    for number in 0..20 {
+        let name = format!("s{number}");
+        let mine = of(&stored, &name);
+        assert_gapless(&mine, &name, 200_000);
+        assert!(mine.iter().all(|observation| observation["verdict"] == "up"), "{mine:?}");
+        // All slots between the word `ready` and the signal are there.
+        let expected = slot::slots(name_hash(&name), 200_000, Timestamp(ready), Timestamp(stopped));
+        let served: Vec<Timestamp> = mine.iter().map(|observation| at(observation, "scheduled_at")).collect();
+        for slot in expected {
+            assert!(served.contains(&slot), "{name} has no observation at {slot}");
+        }
+        let seen = site.log().iter().filter(|seen| seen.target.ends_with(&format!("n={number}"))).count();
+        assert_eq!(seen, mine.len(), "{name}");
+    }
+    // A later start goes on in the same grid, and nothing is stored twice.
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let again = monitor.export();
+    assert!(again.len() > stored.len());
+    assert_eq!(&again[..stored.len()], &stored[..]);
+    let later = of(&again, "s0").len();
+    assert_eq!(site.log().iter().filter(|seen| seen.target.ends_with("n=0")).count(), later);
+}
+
+#[test]
+fn a_reload_changes_what_changed_and_refuses_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let url = |path: &str| site.url(Scheme::Http, path).expect("a URL");
+    let line =
+        |name: &str, interval: &str| format!("  - {{name: {name}, url: '{}', interval: {interval}}}\n", url("page"));
+    let first = format!("sites:\n{}{}", line("kept", "200ms"), line("gone", "200ms"));
+    let mut monitor = Monitor::start(folder.path(), &first, &[]);
+    std::thread::sleep(Duration::from_secs(1));
+
+    monitor.configure("sites:\n  - {name: kept, url: 'http://127.0.0.1/', intervall: 1s}\n");
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("the running one stays");
+    monitor.wait_for("did you mean `interval`");
+
+    monitor.configure(&format!("sites:\n{}{}", line("kept", "200ms"), line("new", "300ms")));
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("1 sites added, 0 changed, 1 removed, 1 as before");
+    let changed = sitemon_testkit::clock::now_us().cast_signed();
+    std::thread::sleep(Duration::from_secs(1));
+    monitor.configure(&format!("sites:\n{}{}", line("kept", "200ms"), line("new", "500ms")));
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("0 sites added, 1 changed, 0 removed, 1 as before");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+
+    let stored = monitor.export();
+    assert_gapless(&of(&stored, "kept"), "kept", 200_000);
+    assert!(of(&stored, "gone").iter().all(|observation| at(observation, "scheduled_at").0 < changed));
+    let new = of(&stored, "new");
+    let before: Vec<&Value> = new.iter().copied().filter(|observation| observation["interval_us"] == 300_000).collect();
+    let after: Vec<&Value> = new.iter().copied().filter(|observation| observation["interval_us"] == 500_000).collect();
+    assert!(before.len() >= 2 && after.len() >= 2, "{new:?}");
+    assert_gapless(&before, "new", 300_000);
+    assert_gapless(&after, "new", 500_000);
+}
+
+#[test]
+fn a_change_of_a_watched_file_is_taken_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "page").expect("a URL");
+    let one = format!("defaults: {{interval: 1s}}\nsites:\n  - {{name: a, url: '{url}'}}\n");
+    let mut monitor = Monitor::start(folder.path(), &one, &["--watch"]);
+    monitor.configure(&format!("{one}  - {{name: b, url: '{url}'}}\n"));
+    monitor.wait_for("1 sites added, 0 changed, 0 removed, 1 as before");
+    assert_eq!(monitor.stop().0, 0);
+}
+
+#[test]
+fn slots_that_cannot_be_served_are_recorded_with_their_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let slow = site.url(Scheme::Http, "delay?ms=700").expect("a URL");
+    let hang = site.url(Scheme::Http, "request-hang").expect("a URL");
+    let mut configuration = String::from("limits: {checks_in_flight_per_host: 2}\nsites:\n");
+    // Four checks of 700 ms every 1 s do not fit through two places.
+    for number in 0..4 {
+        let _ = writeln!(configuration, "  - {{name: queue{number}, url: '{slow}&n={number}', interval: 1s}}");
+    }
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    for number in 0..4 {
+        assert_gapless(&of(&stored, &format!("queue{number}")), &format!("queue{number}"), 1_000_000);
+    }
+    let skipped: Vec<&Value> =
+        stored.iter().filter(|observation| causes(observation) == ["skipped.overload"]).collect();
+    assert!(!skipped.is_empty(), "two places cannot serve four");
+    for observation in &skipped {
+        assert_eq!(observation["verdict"], "unknown");
+        assert!(observation.get("started_at").is_none() && observation.get("hops").is_none(), "{observation}");
+    }
+    assert!(stored.iter().all(|observation| observation["verdict"] != "down"), "our limit is no fault of the site");
+
+    // A check that outlasts the interval makes the next slots overlap.
+    let folder = tempfile::tempdir().expect("a folder");
+    let configuration = format!("sites:\n  - {{name: long, url: '{hang}', interval: 500ms, timeout: 1200ms}}\n");
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    assert_gapless(&of(&stored, "long"), "long", 500_000);
+    assert!(stored.iter().any(|observation| causes(observation) == ["skipped.overlap"]), "{stored:?}");
+}
+
+#[test]
+fn a_site_that_hangs_is_down_in_every_slot_also_when_the_timeout_is_the_interval() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let address = site.open(Scheme::Http, "accept-hang").expect("a port");
+    let configuration = format!("sites:\n  - {{name: hung, url: 'http://{address}/', interval: 500ms}}\n");
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    assert_gapless(&of(&stored, "hung"), "hung", 500_000);
+    for observation in &stored {
+        assert_eq!((observation["verdict"].as_str(), causes(observation)), (Some("down"), vec!["wait.timeout"]));
+    }
+}
+
+#[test]
+fn a_stop_serves_what_was_due_and_ends_what_outlasts_the_grace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let short = site.url(Scheme::Http, "delay?ms=600").expect("a URL");
+    let long = site.url(Scheme::Http, "delay?ms=8000").expect("a URL");
+    let configuration = format!(
+        "grace: 1500ms\nsites:\n  - {{name: short, url: '{short}', interval: 1s}}\n  - {{name: long, url: '{long}', interval: 20s, timeout: 15s}}\n"
+    );
+    // The long one is asked for by a start right before its slot.
+    let slot = slot::at_or_after(
+        name_hash("long"),
+        20_000_000,
+        Timestamp(sitemon_testkit::clock::now_us().cast_signed() + 500_000),
+    );
+    let wait = slot.0 - sitemon_testkit::clock::now_us().cast_signed() - 400_000;
+    std::thread::sleep(Duration::from_micros(wait.unsigned_abs()));
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_millis(1500));
+    let (code, took) = monitor.stop();
+    assert_eq!(code, 0, "{}", monitor.said());
+    assert!(took >= Duration::from_millis(1400) && took < Duration::from_secs(5), "{took:?}");
+    let stored = monitor.export();
+    assert!(of(&stored, "short").iter().all(|observation| observation["verdict"] == "up"), "{stored:?}");
+    let long = of(&stored, "long");
+    assert_eq!(long.len(), 1, "{long:?}");
+    assert_eq!((long[0]["verdict"].as_str(), causes(long[0])), (Some("unknown"), vec!["stopped"]));
+    assert_eq!(at(long[0], "scheduled_at"), slot);
+    assert!(long[0].get("started_at").is_some(), "it had begun");
+}
+
+#[test]
+fn a_pause_is_ours_and_never_the_sites_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let fast = site.url(Scheme::Http, "page").expect("a URL");
+    let slow = site.url(Scheme::Http, "delay?ms=800").expect("a URL");
+    let configuration = format!(
+        "sites:\n  - {{name: fast, url: '{fast}', interval: 500ms}}\n  - {{name: slow, url: '{slow}', interval: 1s, timeout: 1s}}\n"
+    );
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_secs(2));
+    monitor.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(Duration::from_secs(5));
+    monitor.signal(rustix::process::Signal::CONT);
+    monitor.wait_for("was paused, starved or suspended");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    for (name, interval) in [("fast", 500_000), ("slow", 1_000_000)] {
+        let mine = of(&stored, name);
+        assert_gapless(&mine, name, interval);
+        assert!(mine.iter().all(|observation| observation["verdict"] != "down"), "{mine:?}");
+        let skipped = mine.iter().filter(|observation| causes(observation) == ["skipped.overload"]).count();
+        assert!(skipped >= 2, "{name}: {mine:?}");
+        assert_eq!(mine.last().expect("there are some")["verdict"], "up");
+    }
+}
+
+#[test]
+fn a_second_run_names_the_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let configuration = "sites: []\n";
+    let mut first = Monitor::start(folder.path(), configuration, &[]);
+    let start = Instant::now();
+    let mut second = Monitor::spawn(folder.path(), &[]);
+    assert_eq!(second.wait(), 4);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let line = second.wait_for("in use");
+    assert!(line.contains("sitemon run") && line.contains(&first.child.id().to_string()), "{line}");
+    assert_eq!(first.stop().0, 0);
+}
+
+#[test]
+fn metrics_and_readiness_are_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "page?status=503").expect("a URL");
+    let configuration =
+        format!("metrics: {{listen: '127.0.0.1:0'}}\nsites:\n  - {{name: sick, url: '{url}', interval: 200ms}}\n");
+    std::fs::write(folder.path().join("sitemon.yaml"), configuration).expect("the configuration is written");
+    let mut monitor = Monitor::spawn(folder.path(), &[]);
+    let line = monitor.wait_for("metrics at http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address").to_owned();
+    monitor.wait_for("sick is down");
+    assert!(get(&address, "/healthz").ends_with("ok\n"));
+    assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = get(&address, "/metrics");
+    for line in [
+        "probe_success{instance=\"sick\"} 0",
+        "probe_http_status_code{instance=\"sick\"} 503",
+        "sitemon_sites 1",
+        "sitemon_observations_dropped_total 0",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}\n{metrics}");
+    }
+    assert!(metrics.contains("sitemon_causes_total{cause=\"http.status\"}"), "{metrics}");
+    assert_eq!(monitor.stop().0, 0);
+}
+
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
