@@ -15,9 +15,22 @@ pub fn wall() -> Timestamp {
 }
 
 /// All three clocks: the system's, and microseconds since the machine's start without and with its sleep.
+///
+/// They are read one after another, so a pause in between would look like a step of one of them; then they are
+/// read again.
 pub fn now() -> Now {
-    Now { wall: wall(), mono: micros(MONOTONIC), boot: micros(BOOT) }
+    let mut before = micros(BOOT);
+    loop {
+        let (mono, wall, boot) = (micros(MONOTONIC), wall(), micros(BOOT));
+        if boot.saturating_sub(before) <= APART_MAX_US {
+            return Now { wall, mono, boot };
+        }
+        before = boot;
+    }
 }
+
+/// Readings of clocks that were taken within this time belong together.
+const APART_MAX_US: u64 = 1_000;
 
 const MONOTONIC: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 #[cfg(target_os = "linux")]

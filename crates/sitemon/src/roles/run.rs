@@ -43,6 +43,8 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
     if let Some(native) = &config.converted {
         tracing::info!("the configuration is one of an earlier system; its native form is:\n{native}");
     }
+    // Before anything else takes time, so that no change is missed.
+    let mut files = watch_files(watch, &config);
     let version = env!("CARGO_PKG_VERSION");
     let telemetry = Arc::new(Telemetry::new(version, &config.location));
     let readiness = Arc::new(Readiness::default());
@@ -111,7 +113,6 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
     tell_ready(&sites);
     save_sites(&store, &sites);
 
-    let mut files = watch_files(watch, &config);
     let mut beat = tokio::time::interval(JOURNAL_EVERY);
     let ended: anyhow::Result<()> = loop {
         tokio::select! {

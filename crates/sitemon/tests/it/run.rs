@@ -42,7 +42,7 @@ impl Monitor {
             .stderr(Stdio::piped())
             .spawn()
             .expect("sitemon starts");
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(100_000);
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().expect("a pipe"), said.clone());
         std::thread::spawn(move || {
@@ -63,7 +63,7 @@ impl Monitor {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(words) => return line,
                 Ok(_) => {}
-                Err(_) => panic!("`{words}` was not said:\n{}", self.said()),
+                Err(error) => panic!("`{words}` was not said ({error}):\n{}", self.said()),
             }
         }
     }

@@ -28,6 +28,8 @@ const FLUSH_AT: usize = 512;
 const OVERLAP_PATIENCE_US: i64 = 100_000;
 /// Slots that are taken from the plan at a time.
 const DUE_MAX: usize = 4096;
+/// How long a lane with more due than the bus can take waits for it.
+const CROWDED_PAUSE_US: u64 = 5_000;
 /// How long the end waits for the bus to acknowledge what was observed.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -94,6 +96,8 @@ pub struct Lane {
     checks: JoinSet<Ended>,
     /// Monotonic microseconds of the last look at the clocks.
     looked_at: u64,
+    /// More was due than the bus could take.
+    behind: bool,
     /// Until when running checks have time, once a stop is under way.
     stopping: Option<tokio::time::Instant>,
 }
@@ -151,6 +155,7 @@ impl Lane {
             active: HashMap::new(),
             checks: JoinSet::new(),
             looked_at: now.mono,
+            behind: false,
             stopping: None,
         };
         let mut alarm = Alarm::new()?;
@@ -173,7 +178,8 @@ impl Lane {
             if lane.stopping.is_some() && lane.active.is_empty() {
                 break;
             }
-            alarm.set(lane.plan.next_wake())?;
+            let wake = if lane.behind { now.mono + CROWDED_PAUSE_US } else { lane.plan.next_wake() };
+            alarm.set(wake)?;
             tokio::select! {
                 biased;
                 rung = alarm.ring() => rung?,
@@ -230,7 +236,13 @@ impl Lane {
                     }
                 }
             }
+            self.behind = step.more;
             if !step.more {
+                break;
+            }
+            // An hour of slots of very many sites, after a suspend: the bus takes them before the next are made.
+            self.outbox.flush();
+            if self.outbox.is_crowded() {
                 break;
             }
         }
@@ -376,7 +388,11 @@ impl Lane {
     /// Counts an observation, tells what changed, and hands it on.
     fn record(&mut self, id: u32, site: &Site, observation: Observation) {
         let jitter = match observation.reason {
-            Reason::Schedule => slot::jitter(site.hash(), observation.scheduled_at, time::micros(site.spec.jitter)),
+            Reason::Schedule => {
+                // The plan holds a window that is longer than the interval at the interval.
+                let window = site.spec.jitter.min(site.spec.interval);
+                slot::jitter(site.hash(), observation.scheduled_at, time::micros(window))
+            }
             Reason::Request => 0,
         };
         self.telemetry.observed(&observation, jitter);

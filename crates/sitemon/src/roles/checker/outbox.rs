@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// its own for those that it took.
 const PENDING_MAX: usize = 50_000;
 
+/// Observations that are not acknowledged: with more, a lane that need not make new ones at once waits.
+const CROWDED: usize = 20_000;
+
 /// See the module.
 pub struct Outbox {
     bus: Arc<dyn Bus>,
@@ -42,6 +45,11 @@ impl Outbox {
     /// Whether anything waits to be handed over.
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Whether so many are not acknowledged that no more should be made than must be.
+    pub fn is_crowded(&self) -> bool {
+        self.pending.len() + self.flight.iter().map(|(messages, _)| messages.len()).sum::<usize>() > CROWDED
     }
 
     /// Whether everything is acknowledged.
