@@ -82,6 +82,8 @@ pub struct FileWatch {
     // Held so that it goes on.
     _watcher: notify::RecommendedWatcher,
     changed: mpsc::Receiver<()>,
+    /// A change was seen that nobody was told of yet.
+    pending: bool,
 }
 
 impl FileWatch {
@@ -106,15 +108,17 @@ impl FileWatch {
         for folder in &folders {
             watcher.watch(folder, RecursiveMode::NonRecursive)?;
         }
-        Ok(Self { _watcher: watcher, changed })
+        Ok(Self { _watcher: watcher, changed, pending: false })
     }
 
-    /// Ends when files have changed and are quiet again.
+    /// Ends when files have changed and are quiet again. Dropping the future loses nothing.
     pub async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
+        if !self.pending && self.changed.recv().await.is_none() {
             return std::future::pending().await;
         }
+        self.pending = true;
         while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.changed.recv()).await {}
+        self.pending = false;
     }
 }
 
