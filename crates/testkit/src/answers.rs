@@ -110,9 +110,14 @@ pub(crate) fn empty(asked: &Asked<'_>) -> Reply {
     encoded(asked.command, Answer::new(204, "", Bytes::new())).into()
 }
 
+/// How often this site was asked for this before; sites are told apart by host and path.
+fn turn(asked: &Asked<'_>) -> u64 {
+    asked.state.turn(&format!("{} {}", asked.request.host, asked.request.target))
+}
+
 pub(crate) fn changing(asked: &Asked<'_>) -> Reply {
     let command = asked.command;
-    let turn = asked.state.turn(&asked.request.target) + 1;
+    let turn = turn(asked) + 1;
     let usual = command.number("tags", 20);
     let changed = turn.is_multiple_of(command.number("every", 10).max(1));
     let tags = if changed { usual + command.number("more", 200) } else { usual };
@@ -129,11 +134,12 @@ pub(crate) fn redirect_chain(asked: &Asked<'_>) -> Reply {
     let command = asked.command;
     let left = command.number("n", 3);
     if left == 0 {
-        return Answer { status: 200, ..Answer::new(200, HTML, document(&Command::default(), 20)) }.into();
+        return Answer::new(200, HTML, document(&Command::default(), 20)).into();
     }
-    let status = command.number("status", 302);
-    let next = format!("/redirect-chain?n={}&status={status}", left - 1);
-    Answer::new(302, PLAIN, "elsewhere")
+    // Not `status`, which would hold for the page at the end, too.
+    let code = command.number("code", 302) as u16;
+    let next = format!("/redirect-chain?n={}&code={code}", left - 1);
+    Answer::new(code, PLAIN, "elsewhere")
         .header("location", next)
         .header("set-cookie", format!("hop-{left}=yes; Path=/"))
         .into()
@@ -237,7 +243,7 @@ pub(crate) fn flap(asked: &Asked<'_>) -> Reply {
         at < up.as_nanos()
     } else {
         let (up, down) = (command.number("up", 3), command.number("down", 2));
-        asked.state.turn(&asked.request.target) % (up + down).max(1) < up
+        turn(asked) % (up + down).max(1) < up
     };
     if good {
         return Answer::new(200, HTML, document(command, 20)).into();

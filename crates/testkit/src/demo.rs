@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::fault::Scheme;
-use crate::names::FaultyNames;
+use crate::fault::{Fault, Scheme};
+use crate::names::{FaultyNames, NameFault};
 use crate::site::FaultySite;
 
 /// Sites and names that run until this is dropped.
@@ -168,24 +168,39 @@ impl Demo {
         &self.site
     }
 
+    /// A native configuration with a site for each fault and scheme, named `SCHEME/FAULT`, labelled with what the table
+    /// expects. `roots` and `store` as in [`Demo::configuration`].
+    pub fn configuration_of_all(&self, roots: &str, store: &str) -> Result<String> {
+        let mut text = self.head(roots, store);
+        for fault in Fault::ALL {
+            for (scheme, prefix) in [(Http, "http"), (Https, "https"), (Http2, "http2")] {
+                let Some(expected) = fault.expected(scheme) else { continue };
+                let url = self.site.url_at(scheme, "any.site.test", &fault.command())?;
+                let _ = writeln!(
+                    text,
+                    "  - {{name: {}, url: {}, labels: {{expected: {}}}}}",
+                    quoted(&format!("{prefix}/{}", fault.name)),
+                    quoted(&url),
+                    quoted(expected)
+                );
+            }
+        }
+        for fault in NameFault::ALL {
+            let url = format!("http://{}.fault.test:{}/page", fault.name, self.site.address(Http).port());
+            let _ = writeln!(
+                text,
+                "  - {{name: {}, url: {}, labels: {{expected: {}}}}}",
+                quoted(fault.name),
+                quoted(&url),
+                quoted(fault.expected)
+            );
+        }
+        Ok(text)
+    }
+
     /// A native configuration that watches all of them. `roots`: where the roots are, relative to the file.
     pub fn configuration(&self, roots: &str, store: &str) -> Result<String> {
-        let mut text = format!(
-            "# Faulty sites on this machine, one for each state that a site can be in. Written anew at each start: the\n\
-             # ports change.\n\
-             store: {{kind: sqlite, path: {}}}\n\
-             defaults:\n  \
-               interval: 2s\n  \
-               timeout: 1500ms\n  \
-               labels: {{from: demo}}\n  \
-               request:\n    \
-                 resolver: ['{}']\n    \
-                 tls: {{ca: {}}}\n\
-             sites:\n",
-            quoted(store),
-            self.names.address(),
-            quoted(roots)
-        );
+        let mut text = self.head(roots, store);
         for shown in SHOWN {
             let own_port = shown.command == "refused";
             let (port, path) = if own_port {
@@ -200,6 +215,26 @@ impl Demo {
             }
         }
         Ok(text)
+    }
+
+    /// What holds for every site of a configuration.
+    fn head(&self, roots: &str, store: &str) -> String {
+        format!(
+            "# Faulty sites on this machine, one for each state that a site can be in. Written anew at each start: the\n\
+             # ports change.\n\
+             store: {{kind: sqlite, path: {}}}\n\
+             defaults:\n  \
+               interval: 2s\n  \
+               timeout: 1500ms\n  \
+               labels: {{from: demo}}\n  \
+               request:\n    \
+                 resolver: ['{}']\n    \
+                 tls: {{ca: {}}}\n\
+             sites:\n",
+            quoted(store),
+            self.names.address(),
+            quoted(roots)
+        )
     }
 }
 

@@ -418,7 +418,7 @@ const FAULTS: &[Fault] = &[
     row(
         "redirect-chain",
         Stage::Answer,
-        "n=3 redirects (status=302), then a page; each sets a cookie hop-N",
+        "n=3 redirects (code=302), then a page; each sets a cookie hop-N",
         "n=3",
         all("up"),
         Answer(answers::redirect_chain),
@@ -476,7 +476,7 @@ const FAULTS: &[Fault] = &[
     row(
         "flap",
         Stage::Answer,
-        "up=3 requests good, down=2 bad, by turns, counted for each path; or by time: up_ms, down_ms. bad=status?status=503 is any command",
+        "up=3 requests good, down=2 bad, by turns, counted for each host and path; or by time: up_ms, down_ms. bad=status?status=503 is any command",
         "up=1&down=1",
         all("up"),
         Answer(answers::flap),
@@ -511,7 +511,7 @@ const FAULTS: &[Fault] = &[
         Stage::Answer,
         "FIN within the headers",
         "",
-        all("receive.closed"),
+        ["receive.closed", "receive.closed", "wait.closed|receive.closed"],
         Answer(|a| answers::in_headers(a, Step::Close)),
     ),
     row(
@@ -519,7 +519,7 @@ const FAULTS: &[Fault] = &[
         Stage::Answer,
         "RST within the headers",
         "",
-        all("receive.reset"),
+        ["receive.reset", "receive.reset", "wait.reset|receive.reset"],
         Answer(|a| answers::in_headers(a, Step::Reset)),
     ),
     row(
@@ -527,7 +527,7 @@ const FAULTS: &[Fault] = &[
         Stage::Answer,
         "stops within the headers",
         "",
-        all("receive.timeout"),
+        ["receive.timeout", "receive.timeout", "wait.timeout|receive.timeout"],
         Answer(|a| answers::in_headers(a, Step::Hang)),
     ),
     row(
@@ -857,7 +857,7 @@ const FAULTS: &[Fault] = &[
         Stage::Answer,
         "count=10000 headers",
         "",
-        all("http.header_limit"),
+        ["http.header_limit", "http.header_limit", "http.header_limit|http.malformed"],
         Answer(answers::many_headers),
     ),
     // Codings.

@@ -25,6 +25,9 @@ struct Arguments {
     /// The store that the configuration names, relative to FILE.
     #[arg(long, value_name = "FILE", default_value = "demo.db")]
     store: String,
+    /// Watches every fault by every scheme instead of a selection.
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Subcommand)]
@@ -93,6 +96,13 @@ fn main() -> ExitCode {
 fn demo(arguments: &Arguments) -> Result<()> {
     let signals = Signals::catch()?;
     let demo = Demo::start()?;
+    let configuration = |roots: &str| {
+        if arguments.all {
+            demo.configuration_of_all(roots, &arguments.store)
+        } else {
+            demo.configuration(roots, &arguments.store)
+        }
+    };
     // The roots must be a file; without one of ours for the configuration, they lie in a folder for the time being.
     let folder = std::env::temp_dir().join(format!("faulty-sites-{}", std::process::id()));
     if let Some(file) = &arguments.write {
@@ -100,13 +110,13 @@ fn demo(arguments: &Arguments) -> Result<()> {
         roots.push(".pem");
         demo.write_roots(Path::new(&roots))?;
         let name = Path::new(&roots).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let text = demo.configuration(&name, &arguments.store)?;
+        let text = configuration(&name)?;
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     } else {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let roots = folder.join("roots.pem");
         demo.write_roots(&roots)?;
-        say(&demo.configuration(&roots.to_string_lossy(), &arguments.store)?)?;
+        say(&configuration(&roots.to_string_lossy())?)?;
     }
     say("ready\n")?;
     signals.wait(|| Ok(()))?;

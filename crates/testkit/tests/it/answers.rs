@@ -73,7 +73,7 @@ fn shows(site: &FaultySite, fault: &Fault, heard: &Heard, took: Duration) -> boo
         "trailers" => good && unchunk(body).is_some_and(|body| is_page(&body)) && text.ends_with("x-took: 5\r\n\r\n"),
         "empty" => clean && text.starts_with("HTTP/1.1 204 ") && !text.contains("content-length") && body.is_empty(),
         "redirect" => redirects(302, "/page"),
-        "redirect-chain" => redirects(302, "/redirect-chain?n=2&status=302") && has("set-cookie: hop-3=yes; Path=/"),
+        "redirect-chain" => redirects(302, "/redirect-chain?n=2&code=302") && has("set-cookie: hop-3=yes; Path=/"),
         "redirect-utf8" => redirects(302, "/page/größe-日本"),
         "redirect-cookie" => redirects(302, "/redirect-cookie?step=2") && has("set-cookie: session=open; Path=/"),
         "redirect-loop" => redirects(302, "/redirect-loop"),
@@ -240,6 +240,8 @@ fn a_port_or_a_parameter_rules_every_answer() {
         site.url(Scheme::Http, "page?size=5").unwrap(),
         format!("http://{}/page?size=5", site.address(Scheme::Http))
     );
+    let chain = |n: u64| get(site.address(Scheme::Http), &format!("/redirect-chain?n={n}&code=307")).text();
+    assert!(chain(1).starts_with("HTTP/1.1 307 ") && chain(0).starts_with("HTTP/1.1 200 "));
     let own = site.open(Scheme::Https, "tls-expired").unwrap();
     assert_eq!(
         site.url_at(Scheme::Https, "localhost", "tls-expired").unwrap(),
