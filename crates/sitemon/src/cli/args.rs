@@ -182,9 +182,10 @@ pub struct Sites {
 /// `sitemon status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Availability and response times are of the running hour and those before it that --over names; coverage is the \
-share of that time over which a verdict is known. A verdict whose time is over (interval and timeout have passed \
-without a next one) is marked `stale`. A site that was never observed is `unknown`. All times are UTC.
+Availability and response times are of the running hour and those before it that --over names (from 2d on: of \
+today and the days before it); coverage is the share of that time over which a verdict is known. A verdict whose \
+time is over (interval and timeout have passed without a next one) is marked `stale`; it still counts for the exit \
+code. A site that was never observed is `unknown`. All times are UTC.
 
 With --watch on a terminal the table is redrawn each second, the gravest first; elsewhere each change is a line.
 

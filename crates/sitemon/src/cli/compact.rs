@@ -1,7 +1,7 @@
 //! `sitemon compact`: packs everything that is stored, and gives freed space back.
 
 use super::args::Global;
-use super::terminal::say;
+use super::terminal::{self, say};
 use super::{Exit, Outcome, now, on_this_thread, show};
 use crate::config::{self, Source};
 use sitemon_store::{Access, Upkeep};
@@ -17,6 +17,7 @@ pub fn run(source: &Source, global: &Global) -> Outcome {
             return Ok(Exit::Done);
         }
         let store = config.store.open(Access::Write("compact")).await?;
+        let busy = terminal::busy(global.quiet > 0, "packing");
         let packed = store.maintain(Upkeep::Pack { now: now(), everything: true }).await;
         let freed = match packed {
             Ok(_) => store.maintain(Upkeep::Reclaim).await,
@@ -24,6 +25,7 @@ pub fn run(source: &Source, global: &Global) -> Outcome {
         };
         let bytes = store.measure().await.map_or(0, |measures| measures.bytes);
         store.close().await;
+        busy.finish_and_clear();
         let (packed, freed) = (packed?, freed?);
         if global.quiet == 0 {
             say(format_args!(

@@ -1,7 +1,7 @@
 //! `sitemon export`: observations, one a line, page by page, so that memory is bounded however many there are.
 
-use super::args::{self, ExportForm};
-use super::terminal::Output;
+use super::args::{self, ExportForm, Global};
+use super::terminal::{self, Output};
 use super::wanted::{Wanted, ordered};
 use super::{Exit, Outcome, on_this_thread, show};
 use crate::config::Source;
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 const PAGE: usize = 1000;
 
 /// Prints the observations that are asked for.
-pub fn run(args: &args::Export, source: &Source) -> Outcome {
+pub fn run(args: &args::Export, source: &Source, global: &Global) -> Outcome {
     on_this_thread(async {
         let wanted = Wanted::open(source).await?;
         let window = Window {
@@ -28,6 +28,8 @@ pub fn run(args: &args::Export, source: &Source) -> Outcome {
             output.line(COLUMNS.join(","))?;
         }
         if let Some(store) = &wanted.store {
+            let busy = terminal::busy(global.quiet > 0 || terminal::stdout_is_terminal(), "exporting");
+            let mut lines = 0;
             let mut scan = Scan { window, after: None, limit: PAGE, newest_first: false };
             loop {
                 let page = store.scan(&scan).await?;
@@ -40,11 +42,13 @@ pub fn run(args: &args::Export, source: &Source) -> Outcome {
                     buffer.push(b'\n');
                     output.bytes(&buffer)?;
                 }
+                lines += page.observations.len();
                 scan.after = page.next;
-                if scan.after.is_none() {
-                    break;
-                }
+                let Some(reached) = &scan.after else { break };
+                let (lines, at) = (show::count(lines as u64), show::time(reached.scheduled_at));
+                busy.set_message(format!("exported {lines} observations, up to {at} UTC"));
             }
+            busy.finish_and_clear();
         }
         output.flush()?;
         wanted.close().await;

@@ -122,7 +122,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Status(status) => status::run(&status, &source, &global),
         Command::History(history) => history::run(&history, &source),
         Command::Stats(stats) => stats::run(&stats, &source),
-        Command::Export(export) => export::run(&export, &source),
+        Command::Export(export) => export::run(&export, &source, &global),
         Command::Compact(_) => compact::run(&source, &global),
         Command::Config(command) => config::run(command, &source, &global),
         Command::Completions(completions) => reference::completions(completions.shell),

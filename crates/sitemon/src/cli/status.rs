@@ -8,7 +8,7 @@ use super::wanted::Wanted;
 use super::{Failure, Outcome, now, on_this_thread, picture, show};
 use crate::config::Source;
 use serde_json::{Value, json};
-use sitemon_model::time::HOUR;
+use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Timestamp};
 use sitemon_stats::Held;
 use sitemon_store::{Scan, SiteRollup, Window};
@@ -96,7 +96,7 @@ impl Board {
                 latest.entry(observation.site.clone()).or_default().push(observation);
             }
             if statistics {
-                let from = Timestamp(now.0.saturating_sub(self.over_us)).plus(HOUR).floor(HOUR).min(now);
+                let from = begin(now, self.over_us);
                 let window = Window { sites: self.names.clone(), from, to: now };
                 let rollups = store.summary(&window).await?;
                 self.statistics =
@@ -206,6 +206,13 @@ impl Board {
         }
         Ok(())
     }
+}
+
+/// Where the window of the statistics begins: with an hour, or from two days on with a day, so that they come from
+/// what is added up already. The running hour or day counts as one.
+fn begin(now: Timestamp, over_us: i64) -> Timestamp {
+    let width = if over_us < 2 * DAY { HOUR } else { DAY };
+    now.plus(-over_us).plus(width).floor(width).min(now)
 }
 
 /// The number of verdicts of enabled sites.
@@ -454,4 +461,18 @@ fn screen(output: &mut Output, args: &args::Status, rows: &[Row]) -> Result<(), 
         output.line(format_args!("{line}\x1b[K"))?;
     }
     output.bytes(b"\x1b[J")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_hour_or_day_counts_as_one() {
+        let now = Timestamp(100 * DAY + 10 * HOUR + 7);
+        assert_eq!(begin(now, HOUR), Timestamp(100 * DAY + 10 * HOUR));
+        assert_eq!(begin(now, DAY), Timestamp(99 * DAY + 11 * HOUR));
+        assert_eq!(begin(now, 30 * DAY), Timestamp(71 * DAY));
+        assert_eq!(begin(Timestamp(100 * DAY), DAY), Timestamp(99 * DAY + HOUR));
+    }
 }

@@ -4,8 +4,10 @@ use super::Failure;
 use super::show;
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use sitemon_model::Verdict;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
+use std::time::Duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// What is important.
@@ -111,6 +113,23 @@ pub fn stderr_is_terminal() -> bool {
 /// Says a line on stderr. That nobody can read it any more is no failure.
 pub fn say(line: impl std::fmt::Display) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
+/// Says on stderr that something takes its time, for as long as it does; nothing where nobody looks, or with
+/// `quiet`. The message may change meanwhile.
+pub fn busy(quiet: bool, message: &'static str) -> ProgressBar {
+    if quiet || !stderr_is_terminal() {
+        return ProgressBar::hidden();
+    }
+    // Dropped on the way out of a failure, it clears its line too.
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4))
+        .with_message(message)
+        .with_finish(ProgressFinish::AndClear);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
 }
 
 /// Columns and rows of the terminal: `COLUMNS` and `LINES` first, then the terminal itself, if stdout is one.

@@ -771,34 +771,54 @@ fn local_means_the_embedded_store_beside_the_file() {
 #[test]
 fn config_check_tells_what_it_found() {
     let folder = Folder::with(SITES);
-    check(&folder, "config check sitemon.yaml", &expect![[r#"
+    check(
+        &folder,
+        "config check sitemon.yaml",
+        &expect![[r#"
         exit 0
         --- stdout
         sitemon.yaml: no faults
-    "#]]);
+    "#]],
+    );
     folder.write("slow.yaml", "sites: [{name: a, url: 'http://h/', interval: 5s, timeout: 10s}]\n");
-    check(&folder, "config check slow.yaml", &expect![[r#"
+    check(
+        &folder,
+        "config check slow.yaml",
+        &expect![[r#"
         exit 0
         --- stdout
         slow.yaml: no faults, 1 warning
         --- stderr
         slow.yaml:1:60: sites[0].timeout: warning: 10s is longer than the interval of 5s, so a slow check makes the site's next slots `skipped.overlap`
-    "#]]);
+    "#]],
+    );
     folder.write("bad.yaml", "sites: [{name: a, url: 'http://h/', intervall: 5s}]\n");
-    check(&folder, "config check -c bad.yaml", &expect![[r#"
+    check(
+        &folder,
+        "config check -c bad.yaml",
+        &expect![[r#"
         exit 2
         --- stderr
         bad.yaml:1:37: sites[0].intervall: unknown key `intervall`, did you mean `interval`?
-    "#]]);
-    check(&folder, "config check none.yaml", &expect![[r#"
+    "#]],
+    );
+    check(
+        &folder,
+        "config check none.yaml",
+        &expect![[r#"
         exit 2
         --- stderr
         none.yaml: cannot be read: no such file
-    "#]]);
-    check(&folder, "config check", &expect![[r#"
+    "#]],
+    );
+    check(
+        &folder,
+        "config check",
+        &expect![[r#"
         exit 2
         --- stderr
         sitemon: which file? `sitemon config check FILE`, or `-c FILE`
-    "#]]);
+    "#]],
+    );
     assert_eq!(folder.data("config schema").1.lines().next(), Some("{"));
 }
