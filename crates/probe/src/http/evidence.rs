@@ -4,7 +4,7 @@ use crate::http::judge::Exchange;
 use crate::http::spec::{Auth, Request};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use sitemon_model::Evidence;
+use sitemon_model::{Evidence, Verdict};
 use std::borrow::Cow;
 
 /// Bytes of one evidence in all.
@@ -67,6 +67,16 @@ impl Secrets {
             }
         }
         shown
+    }
+
+    /// The verdict with every secret in its messages hidden: an answer may repeat what it was sent.
+    pub fn hide_in(&self, verdict: &mut Verdict) {
+        let (Verdict::Degraded(causes) | Verdict::Down(causes) | Verdict::Unknown(causes)) = verdict else { return };
+        for cause in causes {
+            if let Cow::Owned(hidden) = self.hide(&cause.message) {
+                cause.message = hidden.into();
+            }
+        }
     }
 
     /// The text without the beginning of a secret at its end, where it may have been cut.
@@ -135,6 +145,7 @@ mod tests {
     use super::*;
     use crate::http::body::Seen;
     use crate::http::spec::{Header, Proxy, ProxyScheme};
+    use sitemon_model::{Cause, Code};
 
     fn request() -> Request {
         Request {
@@ -164,6 +175,10 @@ mod tests {
         assert_eq!(secrets.without_begun("a page that says pass wo"), "a page that says ");
         assert_eq!(secrets.without_begun("a page that says no"), "a page that says no");
         assert!(!format!("{secrets:?}").contains("k3y"));
+        let cause = |message: &str| vec![Cause::new(Code::HeaderMismatch, message)];
+        let mut verdict = Verdict::Down(cause("header x-echo is `k3y`"));
+        secrets.hide_in(&mut verdict);
+        assert_eq!(verdict, Verdict::Down(cause("header x-echo is `(hidden)`")));
         let exchange = Exchange {
             headers: vec![
                 ("server".into(), b"nginx".as_slice().into()),

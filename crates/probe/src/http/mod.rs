@@ -173,8 +173,14 @@ impl HttpCheck {
         let ending = if failure.is_none() { Ending::Complete } else { Ending::Broken };
         run.exchange.seen = run.inspection.take().map(|inspection| inspection.finish(ending));
         run.exchange.failure = failure;
-        let verdict = judge(&run.exchange, &self.expectations, wall_clock());
+        let verdict = self.judge(&run.exchange);
         Done { run, verdict }
+    }
+
+    fn judge(&self, exchange: &judge::Exchange) -> Verdict {
+        let mut verdict = judge(exchange, &self.expectations, wall_clock());
+        self.secrets.hide_in(&mut verdict);
+        verdict
     }
 
     /// Every address of the name, side by side, each with a run of its own after one lookup.
@@ -213,7 +219,7 @@ impl HttpCheck {
         };
         run.trace.fail(failure.code);
         run.exchange.failure = Some(failure);
-        let verdict = judge(&run.exchange, &self.expectations, wall_clock());
+        let verdict = self.judge(&run.exchange);
         (Done { run, verdict }, Vec::new())
     }
 

@@ -193,7 +193,7 @@ pub struct Limits {
     pub body_wire: u64,
     /// Body bytes after the content codings were undone.
     pub body_decoded: u64,
-    /// Body bytes held for JSON and for patterns that cannot be streamed.
+    /// Body bytes held to be read as JSON; there is no pattern that cannot be streamed.
     pub body_held: u64,
     /// The window of an extraction: a longer match is left out.
     pub match_window: u64,

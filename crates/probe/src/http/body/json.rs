@@ -27,12 +27,16 @@ impl Expected {
     }
 }
 
-/// Bytes that the values of a JSON text take at most, beside the text: each comma, colon and opening bracket
-/// may stand for a value, and what holds them grows by doubling.
+/// Bytes that the values of a JSON text may take, of the 64 MiB that all checks share by default. A megabyte of
+/// text stays below it, unless its values are of one or two bytes each.
+pub const PARSED_BYTES_MAX: usize = 48 << 20;
+
+/// Bytes that a JSON text and its values take at most: each comma and opening bracket may stand for a value,
+/// each colon says that one is in an object, and what holds them grows by doubling.
 pub fn parsed_bytes(text: &str) -> usize {
-    const VALUE: usize = 3 * size_of::<Value>();
-    const ENTRY: usize = 3 * (size_of::<Value>() + size_of::<String>() + 4 * size_of::<usize>());
-    let (mut values, mut entries) = (1, 0);
+    const VALUE: usize = 2 * size_of::<Value>();
+    const ENTRY: usize = 2 * (size_of::<Value>() + size_of::<String>() + 2 * size_of::<usize>());
+    let (mut values, mut entries) = (1usize, 0);
     for byte in text.bytes() {
         match byte {
             b',' | b'[' | b'{' => values += 1,
@@ -40,7 +44,7 @@ pub fn parsed_bytes(text: &str) -> usize {
             _ => {}
         }
     }
-    2 * text.len() + values * VALUE + entries * ENTRY
+    2 * text.len() + values.saturating_sub(entries) * VALUE + entries * ENTRY
 }
 
 /// The causes of all expectations that do not hold on a text that was received whole.

@@ -169,6 +169,8 @@ enum Json {
     Held(String),
     /// More than `limits.body_held`.
     TooLong,
+    /// More values than may be held at once.
+    TooMany,
 }
 
 struct Streaming {
@@ -422,7 +424,9 @@ impl Inspection {
             return self.fail(Code::BodyDecode, message);
         }
         let json = self.readers.json_bytes();
-        if json > 0
+        if json > json::PARSED_BYTES_MAX {
+            self.readers.json = Some(Json::TooMany);
+        } else if json > 0
             && let Some(step) = self.reserve(self.would_hold(0) + json)
         {
             return step;
@@ -554,6 +558,9 @@ impl Readers {
         shared.judge_size(decoded_bytes, complete, &mut seen.failed);
         match &self.json {
             Some(Json::Held(text)) if complete => json::judge(text, &shared.json, &mut seen.failed),
+            Some(Json::TooMany) => {
+                seen.faults.push(Cause::new(Code::BodyLimit, "too many values to be read as JSON"));
+            }
             Some(Json::TooLong) => {
                 let message = format!(
                     "more than {} bytes, too many to be read as JSON (limits.body_held)",

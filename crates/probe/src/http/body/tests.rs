@@ -435,6 +435,12 @@ fn json_that_is_none_or_too_long() {
         ["body.limit more than 1048576 bytes, too many to be read as JSON (limits.body_held)"]
     );
     assert_eq!(long.body.decoded_bytes, (1 << 20) + 2, "the body is still read to its end");
+    let many = format!("[{}1]", "1,".repeat(500_000));
+    let many = seen(body(), Limits::default(), &head(None, &[]), many.as_bytes(), 10_000);
+    assert_eq!(told(&many.faults), ["body.limit too many values to be read as JSON"]);
+    let usual = format!("[{}1]", "{\"name\": \"value\", \"number\": 12345},".repeat(25_000));
+    let usual = seen(body(), Limits::default(), &head(None, &[]), usual.as_bytes(), 10_000);
+    assert_eq!((told(&usual.faults), usual.failed.len()), (vec![], 2), "it is read, and has no $.a");
 }
 
 /// Parts of a text, cut at the given places.

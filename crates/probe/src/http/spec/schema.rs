@@ -109,7 +109,7 @@ fn request() -> Value {
                 "properties": {
                     "body_wire": refer_default("size", show_size(limits.body_wire), "Bytes of the body as they come."),
                     "body_decoded": refer_default("size", show_size(limits.body_decoded), "Bytes of the body after decompression."),
-                    "body_held": refer_default("size", show_size(limits.body_held), "Bytes of the body that are held in memory for JSON and for patterns that cannot be streamed."),
+                    "body_held": refer_default("size", show_size(limits.body_held), "Bytes of the body that are held in memory to be read as JSON. Patterns are followed over any length."),
                     "match": refer_default("size", show_size(limits.match_window), "The longest text that `extract` takes out of the body."),
                     "headers": refer_default("size", show_size(limits.headers), "Bytes of the headers."),
                     "idle_connections": {"type": ["integer", "null"], "minimum": 0, "default": limits.idle_connections, "description": "Connections kept open with `connection: reuse`."},
