@@ -79,10 +79,16 @@ def free_port():
 class Process:
     """A process that ends with the `with` block, by its own process id."""
 
-    def __init__(self, command, folder, name, files=None, env=None):
+    def __init__(self, command, folder, name, files=None, env=None, core=None):
         self.name = name
         self.log = Path(folder) / f"{name}.stderr"
-        limit = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
+
+        def confine():
+            if files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+            if core is not None:
+                os.sched_setaffinity(0, {core})
+
         self.started_us = now_us()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -92,7 +98,7 @@ class Process:
                 stderr=log,
                 cwd=folder,
                 env={**os.environ, **(env or {})},
-                preexec_fn=limit,
+                preexec_fn=confine if files or core is not None else None,
             )
         self.pid = self.process.pid
 
@@ -154,9 +160,9 @@ class Sitemon(Process):
 
     count = 0
 
-    def __init__(self, config, folder, files=None, env=None, ready_seconds=30):
+    def __init__(self, config, folder, files=None, env=None, ready_seconds=30, core=None):
         Sitemon.count += 1
-        super().__init__([SITEMON, "run", "-c", config], folder, f"sitemon-{Sitemon.count}", files, env)
+        super().__init__([SITEMON, "run", "-c", config], folder, f"sitemon-{Sitemon.count}", files, env, core)
         try:
             self.wait_until(lambda: re.search(r"\bready\b", self.said()), ready_seconds, "word `ready`")
         except BaseException:
@@ -333,7 +339,7 @@ class Request:
 class Nginx(Process):
     domain = "nginx.test"
 
-    def __init__(self, folder, authority, name="nginx", extra="", buffer="", events=4096):
+    def __init__(self, folder, authority, name="nginx", extra="", buffer="", events=4096, core=None):
         self.http, self.https, self.status_port = free_port(), free_port(), free_port()
         self.access = folder / f"{name}.access"
         self.access.touch()
@@ -369,7 +375,9 @@ class Nginx(Process):
                 }}
             }}
         """)
-        super().__init__(["nginx", "-p", folder, "-c", config, "-e", "stderr", "-g", "daemon off;"], folder, name)
+        super().__init__(
+            ["nginx", "-p", folder, "-c", config, "-e", "stderr", "-g", "daemon off;"], folder, name, core=core
+        )
         self.wait_until(lambda: listening(self.https) and listening(self.status_port), 10, "listening")
 
     def requests(self):

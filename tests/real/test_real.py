@@ -52,7 +52,7 @@ def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
 
 
 def test_a_check_costs_at_most_a_quarter_of_aiohttp(folder):
-    ratios = bench.run(folder, rounds=2, seconds=5, rates={"http": 500, "https": 100})
+    ratios = bench.run(folder, rounds=2, seconds=5, rates={"http": 4000, "https": 600})
     assert max(ratios.values()) <= 0.25, ratios
 
 
