@@ -1,7 +1,7 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench soak
+.PHONY: help run demo test lint bench soak
 
 # How long and how large `make soak` is.
 MINUTES ?= 5
@@ -12,6 +12,9 @@ help: ## this list
 
 run: ## watch the sites of sitemon.yaml, database in data/
 	@scripts/run
+
+demo: ## watch faulty sites of our own: every verdict, no network needed
+	@scripts/demo
 
 test: ## everything that is tested; installs what the tests need and says so
 	@scripts/test

@@ -79,3 +79,32 @@ fn every_cause_has_its_advice() {
     let rows = text.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, sitemon_model::Code::ALL.len(), "docs/causes.md has rows of no cause");
 }
+
+/// The YAML blocks of a document.
+fn examples(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(document)).expect(document);
+    text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = vec![("sitemon.yaml".to_owned(), root().join("sitemon.yaml"))];
+    for document in ["README.md", "docs/configuration.md"] {
+        for (number, example) in examples(document).into_iter().enumerate() {
+            let path = folder.path().join(format!("{}-{number}.yaml", document.replace('/', "-")));
+            fs::write(&path, example).expect("an example");
+            files.push((format!("{document}, example {number}"), path));
+        }
+    }
+    assert!(files.len() > 5);
+    for (what, path) in files {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_sitemon"))
+            .args(["config", "check"])
+            .arg(&path)
+            .current_dir(folder.path())
+            .output()
+            .expect("the binary");
+        assert!(done.status.success(), "{what}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}

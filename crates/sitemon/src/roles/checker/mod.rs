@@ -191,8 +191,12 @@ fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: Share
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let run = move || {
+        // A task of the runtime, not its root future: each wake-up of the root, also one from within, would be a
+        // write to the runtime's own event descriptor, three system calls for each check.
+        let lane = runtime.spawn(Lane::run(parts));
+        let result = runtime.block_on(lane).unwrap_or_else(|error| Err(std::io::Error::other(error)));
         // Nobody listens any more when the process is on its way out.
-        let _ = sender.send(runtime.block_on(Lane::run(parts)));
+        let _ = sender.send(result);
     };
     let thread =
         std::thread::Builder::new().name(format!("lane-{index}")).spawn(run).context("cannot start a thread")?;
