@@ -225,7 +225,7 @@ impl Sites {
     /// The hash of all keys of a site but name and URL, and of what else decides how they are read.
     fn hash(&mut self, node: &Node, secure: Option<bool>) -> u128 {
         self.buffer.clear();
-        self.buffer.push(u8::from(secure == Some(true)));
+        self.buffer.push(secure.map_or(2, u8::from));
         if let Value::Map(entries) = &node.value {
             for (key, node) in entries {
                 if !matches!(&*key.name, "name" | "url") {
