@@ -8,6 +8,9 @@ pub(crate) struct Writer {
     used: u32,
 }
 
+/// Bits that are looked at together: a word less those of its first byte that may be read already.
+const AHEAD: u32 = 57;
+
 /// Reads bits from bytes; every reading is `None` past the end.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
@@ -77,18 +80,27 @@ impl<'a> Reader<'a> {
 
     /// The next `width` bits, at most 64.
     pub(crate) fn bits(&mut self, width: u32) -> Option<u64> {
-        let mut value = 0;
-        let mut left = width;
-        while left > 0 {
-            let byte = u64::from(*self.bytes.get(self.at / 8)?);
-            let free = 8 - (self.at % 8) as u32;
-            let take = free.min(left);
-            let part = (byte >> (free - take)) & ((1 << take) - 1);
-            value = value << take | part;
-            self.at += take as usize;
-            left -= take;
+        if width > AHEAD {
+            let high = self.bits(width - 32)?;
+            return Some(high << 32 | self.bits(32)?);
         }
+        if width as usize > self.left() {
+            return None;
+        }
+        let value = self.ahead().checked_shr(64 - width).unwrap_or(0);
+        self.at += width as usize;
         Some(value)
+    }
+
+    /// What comes next, from the highest bit on; at least [`AHEAD`] bits of it hold, zeros beyond the end.
+    fn ahead(&self) -> u64 {
+        let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
+        let word = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0; 8];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        });
+        u64::from_be_bytes(word) << (self.at % 8)
     }
 
     /// One bit.
@@ -99,11 +111,24 @@ impl<'a> Reader<'a> {
     /// See [`Writer::golomb`].
     pub(crate) fn golomb(&mut self, order: u32) -> Option<u64> {
         let mut length = 0;
-        while !self.flag()? {
-            length += 1;
+        loop {
+            // Zeros up to the next one; a statistic has hundreds of these, so they are not read bit by bit.
+            let zeros = self.ahead().leading_zeros().min(AHEAD);
+            if zeros as usize >= self.left() {
+                return None;
+            }
+            self.at += zeros as usize;
+            length += zeros;
+            if zeros < AHEAD {
+                self.at += 1;
+                break;
+            }
             if length > 64 {
                 return None;
             }
+        }
+        if length > 64 {
+            return None;
         }
         let high = u64::try_from((1_u128 << length | u128::from(self.bits(length)?)) - 1).ok()?;
         if high.leading_zeros() < order {

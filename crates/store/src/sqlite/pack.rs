@@ -664,7 +664,9 @@ impl<'r> Series<'r> {
             let mut hours = BTreeMap::new();
             let wanted = |_, start: i64| !rollups.contains_key(&Span::Hour.index(start));
             let selection = Selection(Some(vec![self.id]));
-            self.reader.each_rollup(&selection, Span::Hour, start, end, wanted, &mut hours)?;
+            self.reader.each_rollup(&selection, Span::Hour, start, end, wanted, |series, start, rollup| {
+                hours.insert((series, start), rollup);
+            })?;
             let own = rollups.range(day * 24..(day + 1) * 24).map(|(hour, rollup)| (Span::Hour.start(*hour), rollup));
             let mut parts: Vec<(i64, &Rollup)> =
                 hours.iter().map(|((_, start), rollup)| (*start, rollup)).chain(own).collect();

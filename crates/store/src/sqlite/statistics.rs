@@ -8,6 +8,7 @@ use crate::{RollupQuery, SiteRollup, Window};
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Reason, Timestamp};
 use sitemon_stats::{Held, Rollup};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -89,33 +90,66 @@ impl Reader {
         let (from, to) = (query.from.0, query.to.0);
         let ceil = |at: i64, width: i64| at.saturating_add(width - 1).div_euclid(width).saturating_mul(width);
         let floor = |at: i64, width: i64| at.div_euclid(width).saturating_mul(width);
-        let mut parts: BTreeMap<i64, Vec<Rollup>> = BTreeMap::new();
-        let mut add = |rollups: Rollups| {
-            for ((series, _), rollup) in rollups {
-                parts.entry(series).or_default().push(rollup);
-            }
-        };
+        let mut whole = HashMap::new();
         let (first_hour, last_hour) = (ceil(from, HOUR), floor(to, HOUR));
         if first_hour >= last_hour {
-            add(self.direct(&selection, from, to)?);
+            add(&mut whole, self.direct(&selection, from, to)?);
         } else {
-            add(self.direct(&selection, from, first_hour)?);
+            add(&mut whole, self.direct(&selection, from, first_hour)?);
             let (first_day, last_day) = (ceil(first_hour, DAY), floor(last_hour, DAY));
             if first_day < last_day {
-                add(self.spans(&selection, Span::Hour, first_hour, first_day)?);
-                add(self.spans(&selection, Span::Day, first_day, last_day)?);
-                add(self.spans(&selection, Span::Hour, last_day, last_hour)?);
+                self.fold(&selection, Span::Hour, first_hour, first_day, &mut whole)?;
+                self.fold(&selection, Span::Day, first_day, last_day, &mut whole)?;
+                self.fold(&selection, Span::Hour, last_day, last_hour, &mut whole)?;
             } else {
-                add(self.spans(&selection, Span::Hour, first_hour, last_hour)?);
+                self.fold(&selection, Span::Hour, first_hour, last_hour, &mut whole)?;
             }
-            add(self.direct(&selection, last_hour, to)?);
+            add(&mut whole, self.direct(&selection, last_hour, to)?);
         }
-        let mut named = Vec::with_capacity(parts.len());
-        for (series, parts) in parts {
-            named.push(self.named(series, Rollup::over(query.from, query.to, &parts))?);
+        let mut named = Vec::with_capacity(whole.len());
+        for (series, rollup) in whole {
+            named.push(self.named(series, Rollup::over(query.from, query.to, [&rollup]))?);
         }
         named.sort_by(|a, b| (&a.site, &a.location).cmp(&(&b.site, &b.location)));
         Ok(named)
+    }
+
+    /// Adds the statistics of the spans from `from` to `to`, which are starts of spans, to those of their series;
+    /// one after the other, because a year of many sites is more than is held at once.
+    fn fold(
+        &mut self,
+        selection: &Selection,
+        span: Span,
+        from: i64,
+        to: i64,
+        whole: &mut HashMap<i64, Rollup>,
+    ) -> Result<(), Error> {
+        if from >= to {
+            return Ok(());
+        }
+        let anew = self.anew(selection, from, to)?;
+        let start = |at: i64| span.start(span.index(at));
+        let touched: BTreeSet<(i64, i64)> = anew.keys().map(|(series, hour)| (*series, start(*hour))).collect();
+        self.each_rollup(
+            selection,
+            span,
+            from,
+            to,
+            |series, start| !touched.contains(&(series, start)),
+            |series, _, rollup| add_one(whole, series, rollup),
+        )?;
+        if span == Span::Day {
+            // Of a day that is touched, those hours that are not.
+            for (series, start) in &touched {
+                let selection = Selection(Some(vec![*series]));
+                let wanted = |series: i64, hour: i64| !anew.contains_key(&(series, hour));
+                self.each_rollup(&selection, Span::Hour, *start, start + DAY, wanted, |series, _, rollup| {
+                    add_one(whole, series, rollup);
+                })?;
+            }
+        }
+        add(whole, anew);
+        Ok(())
     }
 
     fn named(&self, series: i64, rollup: Rollup) -> Result<SiteRollup, Error> {
@@ -131,20 +165,19 @@ impl Reader {
         }
         let anew = self.anew(selection, from, to)?;
         if span == Span::Hour {
-            self.each_rollup(
-                selection,
-                span,
-                from,
-                to,
-                |series, start| !anew.contains_key(&(series, start)),
-                &mut rollups,
-            )?;
+            let wanted = |series: i64, start: i64| !anew.contains_key(&(series, start));
+            self.each_rollup(selection, span, from, to, wanted, |series, start, rollup| {
+                rollups.insert((series, start), rollup);
+            })?;
             rollups.extend(anew);
             return Ok(rollups);
         }
         let day = |at: i64| span.start(span.index(at));
         let touched: BTreeSet<(i64, i64)> = anew.keys().map(|(series, hour)| (*series, day(*hour))).collect();
-        self.each_rollup(selection, span, from, to, |series, start| !touched.contains(&(series, start)), &mut rollups)?;
+        let wanted = |series: i64, start: i64| !touched.contains(&(series, start));
+        self.each_rollup(selection, span, from, to, wanted, |series, start, rollup| {
+            rollups.insert((series, start), rollup);
+        })?;
         // A day that is touched is merged again from its hours.
         let mut hours = anew;
         let mut by_day: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
@@ -154,7 +187,16 @@ impl Reader {
         for (start, series) in by_day {
             let mut written = Rollups::new();
             let wanted = |series: i64, hour: i64| !hours.contains_key(&(series, hour));
-            self.each_rollup(&Selection(Some(series.clone())), Span::Hour, start, start + DAY, wanted, &mut written)?;
+            self.each_rollup(
+                &Selection(Some(series.clone())),
+                Span::Hour,
+                start,
+                start + DAY,
+                wanted,
+                |series, start, rollup| {
+                    written.insert((series, start), rollup);
+                },
+            )?;
             hours.append(&mut written);
             for id in series {
                 let parts = hours.range((id, start)..(id, start + DAY)).map(|(_, rollup)| rollup);
@@ -172,7 +214,7 @@ impl Reader {
         from: i64,
         to: i64,
         wanted: impl Fn(i64, i64) -> bool,
-        into: &mut Rollups,
+        mut each: impl FnMut(i64, i64, Rollup),
     ) -> Result<(), Error> {
         each_row(&self.connection, selection, (span.rollups(), "data"), span, from, to, |key, row| {
             let (index, series) = span::parts(key);
@@ -180,7 +222,7 @@ impl Reader {
             if wanted(series, start) {
                 let end = Timestamp(start.saturating_add(span.width()));
                 let rollup = Rollup::decode(Timestamp(start), end, blob(row, 1)?);
-                into.insert((series, start), rollup.ok_or(Error::Damaged("statistics"))?);
+                each(series, start, rollup.ok_or(Error::Damaged("statistics"))?);
             }
             Ok(())
         })
@@ -377,5 +419,21 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+}
+
+/// Adds statistics to those of their series.
+fn add(whole: &mut HashMap<i64, Rollup>, rollups: Rollups) {
+    for ((series, _), rollup) in rollups {
+        add_one(whole, series, rollup);
+    }
+}
+
+fn add_one(whole: &mut HashMap<i64, Rollup>, series: i64, rollup: Rollup) {
+    match whole.entry(series) {
+        Entry::Occupied(mut known) => known.get_mut().merge(&rollup),
+        Entry::Vacant(new) => {
+            new.insert(rollup);
+        }
     }
 }
