@@ -309,8 +309,7 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
     let speaks = if h2 {
         run.trace.enter(Phase::Send);
         run.hold(H2_BYTES).await?;
-        let opened = H2::open(conn, request.limits.headers).await;
-        Speaks::Http2(Box::new(opened.map_err(|error| error.cause_in(Phase::Send))?))
+        Speaks::Http2(Box::new(H2::open(conn, request.limits.headers).await?))
     } else {
         Speaks::Http1(conn)
     };
@@ -860,11 +859,13 @@ async fn speak_http2(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, h2: &mut H2
     if run.trace.phase() != Some(Phase::Send) {
         run.trace.enter(Phase::Send);
     }
-    let sent = h2.send(request, Bytes::copy_from_slice(ask.body)).await;
-    let response = sent.map_err(|error| error.cause_in(Phase::Send))?;
+    let response = h2.send(request, Bytes::copy_from_slice(ask.body)).await?;
     run.trace.enter(Phase::Wait);
-    let answer = h2.head(response).await.map_err(|error| error.cause_in(Phase::Wait))?;
-    run.trace.enter(Phase::Receive);
+    let trace = &mut run.trace;
+    let answer = h2.head(response, |at| trace.enter_when(Phase::Receive, at)).await?;
+    if run.trace.phase() == Some(Phase::Wait) {
+        run.trace.enter(Phase::Receive);
+    }
     let (parts, mut body) = answer.into_parts();
     let length: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     let limit = ctx.check.request.limits.headers;
@@ -883,14 +884,14 @@ async fn speak_http2(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, h2: &mut H2
     let bodyless = ask.is_head() || matches!(head.status, 204 | 304);
     let (landed, mut sink) = begin(ctx, run, ask, head, &[], bodyless).await?;
     loop {
-        let data = h2.data(&mut body).await.map_err(|error| {
-            let cause = error.cause_in(Phase::Receive);
-            match cause.code {
-                // The connection ended without a word: the body is cut.
-                Code::ReceiveClosed if error.is_connection() => Cause::new(Code::BodyTruncated, cause.message),
-                _ => cause,
+        let data = match h2.data(&mut body).await {
+            Ok(data) => data,
+            // The connection ended without a word: the body is cut.
+            Err(cause) if cause.code == Code::ReceiveClosed && h2.is_cut() => {
+                return Err(Cause::new(Code::BodyTruncated, cause.message));
             }
-        })?;
+            Err(cause) => return Err(cause),
+        };
         let Some(data) = data else { break };
         if !sink.feed(run, &data).await? {
             break;

@@ -1,13 +1,21 @@
 //! HTTP/2, driven inside of the check's own future: no task is left behind.
+//!
+//! What the server did is taken from the bytes that came: the frames are walked through as they are read,
+//! because the errors of the library tell neither an alert of TLS from a broken one, nor an end from a reset,
+//! nor when the first byte of the answer came.
 
 use crate::http::conn::{Conn, cause_in};
 use bytes::Bytes;
 use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use sitemon_model::{Cause, Code, Phase};
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that a server may send ahead of our reading. Larger than the protocol's default, so that a distant
 /// site is not measured by its window; small enough to be held for a check.
@@ -16,8 +24,12 @@ const WINDOW_BYTES: u32 = 256 << 10;
 /// A connection that speaks HTTP/2.
 pub(crate) struct H2 {
     send: SendRequest<Bytes>,
-    connection: Connection<Conn, Bytes>,
+    connection: Connection<Tapped, Bytes>,
+    tap: Arc<Mutex<Tap>>,
+    header_bytes: u64,
     ended: bool,
+    /// What ended the connection, as the library tells it.
+    failure: Option<h2::Error>,
 }
 
 impl std::fmt::Debug for H2 {
@@ -28,81 +40,124 @@ impl std::fmt::Debug for H2 {
 
 impl H2 {
     /// Sends the preface; the server's is not waited for.
-    pub(crate) async fn open(conn: Conn, header_bytes: u64) -> Result<Self, Broken> {
-        let header_bytes = u32::try_from(header_bytes).unwrap_or(u32::MAX);
-        let (send, connection) = h2::client::Builder::new()
+    pub(crate) async fn open(conn: Conn, header_bytes: u64) -> Result<Self, Cause> {
+        let tap = Arc::new(Mutex::new(Tap::default()));
+        let opened = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
-            .max_header_list_size(header_bytes)
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(64 << 10)
-            .handshake(conn)
-            .await?;
-        Ok(Self { send, connection, ended: false })
+            .handshake(Tapped { conn, tap: tap.clone() })
+            .await;
+        match opened {
+            Ok((send, connection)) => Ok(Self { send, connection, tap, header_bytes, ended: false, failure: None }),
+            Err(error) => Err(lock(&tap).cause(&[&error], Phase::Send, header_bytes)),
+        }
     }
 
     /// Whether it can be used for another request.
     pub(crate) fn is_open(&self) -> bool {
-        !self.ended
-    }
-
-    /// Drives the connection until the future is done. The error is the connection's, where that ended first.
-    async fn drive<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Broken> {
-        drive(&mut self.connection, &mut self.ended, future).await
+        let tap = lock(&self.tap);
+        !self.ended && !tap.eof && tap.error.is_none() && tap.farewell.is_none()
     }
 
     /// Sends a request with its body. Comes back when all of it is handed on, or the server began to answer.
-    pub(crate) async fn send(&mut self, request: http::Request<()>, body: Bytes) -> Result<ResponseFuture, Broken> {
-        let (connection, ended) = (&mut self.connection, &mut self.ended);
-        drive(connection, ended, std::future::poll_fn(|cx| self.send.poll_ready(cx))).await??;
-        let (response, stream) = self.send.send_request(request, body.is_empty())?;
+    pub(crate) async fn send(&mut self, request: http::Request<()>, body: Bytes) -> Result<ResponseFuture, Cause> {
+        lock(&self.tap).began = None;
+        let mut sender = self.send.clone();
+        self.drive(std::future::poll_fn(|cx| sender.poll_ready(cx)), Phase::Send, |_| {}).await?;
+        let (response, stream) = match sender.send_request(request, body.is_empty()) {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.cause(Some(&error), Phase::Send)),
+        };
         if !body.is_empty() {
             // An answer before the end of the body may come with a reset that only says so.
-            let _ = self.drive(send_body(stream, body)).await?;
+            let sending = async {
+                let _ = send_body(stream, body).await;
+                Ok(())
+            };
+            self.drive(sending, Phase::Send, |_| {}).await?;
         }
         // What is queued goes out when the connection is polled.
-        self.drive(std::future::ready(())).await?;
+        self.drive(std::future::ready(Ok(())), Phase::Send, |_| {}).await?;
         Ok(response)
     }
 
-    /// Waits for the head of the answer.
-    pub(crate) async fn head(&mut self, response: ResponseFuture) -> Result<http::Response<RecvStream>, Broken> {
-        Ok(self.drive(response).await??)
+    /// Waits for the head of the answer; `began` is told when its first byte came.
+    pub(crate) async fn head(
+        &mut self,
+        response: ResponseFuture,
+        mut began: impl FnMut(Instant),
+    ) -> Result<http::Response<RecvStream>, Cause> {
+        let mut first = None;
+        let result = self
+            .drive(response, Phase::Wait, |tap| {
+                if first.is_none()
+                    && let Some(at) = tap.began
+                {
+                    first = Some(at);
+                    began(at);
+                }
+            })
+            .await;
+        match (result, first) {
+            // The library may have taken the head in one go with what ended it.
+            (Ok(response), _) => Ok(response),
+            (Err(cause), None) => Err(cause),
+            // Within the head, the phase is another.
+            (Err(cause), Some(_)) => Err(match Phase::ALL.iter().find(|phase| phase.reset() == cause.code) {
+                Some(_) => Cause::new(Code::ReceiveReset, cause.message),
+                None if cause.code == Code::WaitClosed => Cause::new(Code::ReceiveClosed, cause.message),
+                None => cause,
+            }),
+        }
     }
 
     /// The next part of the body; `None` at its end.
-    pub(crate) async fn data(&mut self, body: &mut RecvStream) -> Result<Option<Bytes>, Broken> {
-        let next = self.drive(std::future::poll_fn(|cx| body.poll_data(cx))).await?;
-        match next {
-            Some(Ok(data)) => Ok(Some(data)),
-            Some(Err(error)) => Err(error.into()),
-            None => {
-                self.drive(std::future::poll_fn(|cx| body.poll_trailers(cx))).await??;
-                Ok(None)
-            }
+    pub(crate) async fn data(&mut self, body: &mut RecvStream) -> Result<Option<Bytes>, Cause> {
+        let next = self.drive(
+            async { std::future::poll_fn(|cx| body.poll_data(cx)).await.transpose() },
+            Phase::Receive,
+            |_| {},
+        );
+        let next = next.await?;
+        if next.is_none() {
+            self.drive(std::future::poll_fn(|cx| body.poll_trailers(cx)), Phase::Receive, |_| {}).await?;
         }
+        Ok(next)
     }
-}
 
-async fn drive<T>(
-    connection: &mut Connection<Conn, Bytes>,
-    ended: &mut bool,
-    future: impl Future<Output = T>,
-) -> Result<T, Broken> {
-    let mut future = pin!(future);
-    let mut failure = None;
-    std::future::poll_fn(|cx| {
-        if !*ended && let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-            *ended = true;
-            failure = result.err();
-        }
-        match future.as_mut().poll(cx) {
-            Poll::Ready(value) => Poll::Ready(Ok(value)),
-            Poll::Pending if *ended => Poll::Ready(Err(failure.take().map_or(Broken::Closed, Broken::Http2))),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
+    /// Drives the connection until the future is done; `look` sees what came after each step.
+    async fn drive<T>(
+        &mut self,
+        future: impl Future<Output = Result<T, h2::Error>>,
+        phase: Phase,
+        mut look: impl FnMut(&Tap),
+    ) -> Result<T, Cause> {
+        let mut future = pin!(future);
+        let result = std::future::poll_fn(|cx| {
+            if !self.ended
+                && let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx)
+            {
+                self.ended = true;
+                self.failure = result.err();
+            }
+            look(&lock(&self.tap));
+            match future.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(result.map_err(Some)),
+                Poll::Pending if self.ended => Poll::Ready(Err(None)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        result.map_err(|error| self.cause(error.as_ref(), phase))
+    }
+
+    fn cause(&self, error: Option<&h2::Error>, phase: Phase) -> Cause {
+        let errors: Vec<&h2::Error> = self.failure.as_ref().into_iter().chain(error).collect();
+        lock(&self.tap).cause(&errors, phase, self.header_bytes)
+    }
 }
 
 async fn send_body(mut stream: SendStream<Bytes>, mut body: Bytes) -> Result<(), h2::Error> {
@@ -117,46 +172,188 @@ async fn send_body(mut stream: SendStream<Bytes>, mut body: Bytes) -> Result<(),
     Ok(())
 }
 
-/// How a connection of HTTP/2 broke.
-#[derive(Debug)]
-pub(crate) enum Broken {
-    Http2(h2::Error),
-    /// It was closed without a word.
-    Closed,
+/// What came on a connection, by its frames.
+#[derive(Debug, Default)]
+struct Tap {
+    /// The frame's head that is being read, and how much of it there is.
+    head: [u8; 9],
+    have: usize,
+    /// Bytes of the frame's content that are still to come, and those that came.
+    left: usize,
+    came: usize,
+    /// The first bytes of its content: the codes of a reset and of a farewell stand there.
+    start: [u8; 8],
+    /// When the first header of an answer began to come, since that was last forgotten.
+    began: Option<Instant>,
+    /// Bytes of header blocks.
+    header_bytes: u64,
+    reset: Option<u32>,
+    farewell: Option<u32>,
+    eof: bool,
+    error: Option<io::Error>,
 }
 
-impl From<h2::Error> for Broken {
-    fn from(error: h2::Error) -> Self {
-        Self::Http2(error)
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+impl Tap {
+    fn walk(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.have < 9 {
+                let count = bytes.len().min(9 - self.have);
+                self.head[self.have..self.have + count].copy_from_slice(&bytes[..count]);
+                self.have += count;
+                bytes = &bytes[count..];
+                if self.have < 9 {
+                    return;
+                }
+                self.left =
+                    usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
+                self.came = 0;
+                if self.head[3] == HEADERS && self.began.is_none() {
+                    self.began = Some(Instant::now());
+                }
+            }
+            let count = bytes.len().min(self.left);
+            for byte in &bytes[..count.min(8usize.saturating_sub(self.came))] {
+                self.start[self.came.min(7)] = *byte;
+                self.came += 1;
+            }
+            if matches!(self.head[3], HEADERS | CONTINUATION) {
+                self.header_bytes += count as u64;
+            }
+            self.left -= count;
+            bytes = &bytes[count..];
+            if self.left == 0 {
+                self.have = 0;
+                let code = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|index| self.start[at + index]));
+                match (self.head[3], self.came) {
+                    (RST_STREAM, 4..) => self.reset = Some(code(0)),
+                    (GOAWAY, 8..) => self.farewell = Some(code(4)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The cause of an end: our own reading of the bytes before the library's words, but for a breach, which
+    /// the library found.
+    fn cause(&self, errors: &[&h2::Error], phase: Phase, header_bytes: u64) -> Cause {
+        if let Some(error) = &self.error {
+            return cause_in(error, phase);
+        }
+        if let Some(breach) = errors.iter().find(|error| error.is_library()) {
+            let too_long = breach.reason() == Some(Reason::REFUSED_STREAM) || self.header_bytes >= header_bytes;
+            if too_long && matches!(phase, Phase::Send | Phase::Wait) {
+                return Cause::new(Code::HttpHeaderLimit, format!("the header is longer than {header_bytes} bytes"));
+            }
+            return Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {breach}"));
+        }
+        if let Some(code) = self.reset {
+            return Cause::new(phase.reset(), format!("the server reset the stream: {:?}", Reason::from(code)));
+        }
+        if let Some(code) = self.farewell {
+            return Cause::new(phase.closed(), format!("the server said farewell: {:?}", Reason::from(code)));
+        }
+        if self.eof {
+            return Cause::new(phase.closed(), "the connection was closed");
+        }
+        match errors.first() {
+            Some(error) => match error.get_io() {
+                Some(io) => cause_in(io, phase),
+                None => Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {error}")),
+            },
+            None => Cause::new(phase.closed(), "the connection was closed"),
+        }
+    }
+
+    /// Whether the connection ended without a word of HTTP/2.
+    fn is_cut(&self) -> bool {
+        self.eof && self.reset.is_none() && self.farewell.is_none()
     }
 }
 
-impl Broken {
-    /// Whether the connection ended under it, rather than the stream or the protocol.
-    pub(crate) fn is_connection(&self) -> bool {
-        match self {
-            Self::Http2(error) => error.is_io(),
-            Self::Closed => true,
+impl H2 {
+    /// Whether the connection ended without a word of HTTP/2.
+    pub(crate) fn is_cut(&self) -> bool {
+        lock(&self.tap).is_cut()
+    }
+}
+
+fn lock(tap: &Mutex<Tap>) -> MutexGuard<'_, Tap> {
+    tap.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection whose incoming bytes are looked at.
+struct Tapped {
+    conn: Conn,
+    tap: Arc<Mutex<Tap>>,
+}
+
+impl Tapped {
+    /// Keeps an error as it is, because the library keeps only its words.
+    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            let mut tap = lock(&self.tap);
+            if kind == io::ErrorKind::UnexpectedEof {
+                tap.eof = true;
+            } else {
+                tap.error = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl AsyncRead for Tapped {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let room = buf.remaining() > 0;
+        let result = Pin::new(&mut self.conn).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = result {
+            let mut tap = lock(&self.tap);
+            tap.walk(&buf.filled()[before..]);
+            tap.eof |= room && buf.filled().len() == before;
         }
+        self.note(result)
+    }
+}
+
+impl AsyncWrite for Tapped {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.conn).poll_write(cx, buf);
+        self.note(result)
     }
 
-    /// The cause that it stands for in a phase: a reset of the stream, the server's farewell, the connection's
-    /// own errors, or a breach of RFC 9113.
-    pub(crate) fn cause_in(&self, phase: Phase) -> Cause {
-        let error = match self {
-            Self::Closed => return Cause::new(phase.closed(), "the connection was closed"),
-            Self::Http2(error) => error,
-        };
-        if let Some(io) = error.get_io() {
-            return cause_in(io, phase);
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.conn).poll_flush(cx);
+        self.note(result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_walked_in_all_pieces() {
+        let mut bytes = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+        bytes.extend([0, 0, 3, HEADERS, 4, 0, 0, 0, 1, 9, 9, 9]);
+        bytes.extend([0, 0, 10, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        bytes.extend([0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
+        bytes.extend([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11]);
+        for size in 1..=bytes.len() {
+            let mut tap = Tap::default();
+            bytes.chunks(size).for_each(|piece| tap.walk(piece));
+            assert_eq!((tap.reset, tap.farewell, tap.header_bytes), (Some(2), Some(11), 3), "{size}");
+            assert!(tap.began.is_some());
         }
-        let reason = || error.reason().map_or_else(|| error.to_string(), |reason| format!("{reason:?}"));
-        if error.is_remote() && error.is_go_away() {
-            return Cause::new(phase.closed(), format!("the server said farewell: {}", reason()));
-        }
-        if error.is_remote() && error.is_reset() {
-            return Cause::new(phase.reset(), format!("the server reset the stream: {}", reason()));
-        }
-        Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {error}"))
     }
 }

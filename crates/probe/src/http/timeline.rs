@@ -71,6 +71,11 @@ impl Trace {
     }
 
     /// As [`Trace::enter`], at an instant that was taken before.
+    pub(crate) fn enter_when(&mut self, phase: Phase, at: Instant) {
+        self.enter_at(phase, at.saturating_duration_since(self.start).as_micros() as u64);
+    }
+
+    /// As [`Trace::enter`], in microseconds since the start.
     pub(crate) fn enter_at(&mut self, phase: Phase, at: u64) {
         self.end(at, State::Done);
         self.under_way = Some((phase, at));

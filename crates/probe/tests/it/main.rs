@@ -1,0 +1,4 @@
+//! The checks, held against real servers that fail in every phase in every way.
+
+mod faults;
+mod harness;
