@@ -5,7 +5,8 @@
 //! servers that fail or hang, must cost no thread and next to no memory while it waits, and must be seen
 //! through by the bound on a check.
 
-use crate::http::connect::{Shortage, shortage};
+use crate::http::connect::{Shortage, describe, shortage};
+use sitemon_model::Code;
 use smallvec::SmallVec;
 use std::future::Future;
 use std::io;
@@ -29,6 +30,9 @@ const SERVERS_MAX: usize = 16;
 
 /// The addresses of one name that are used at most.
 const ADDRESSES_MAX: usize = 64;
+
+/// Aliases that are asked for one after the other, where servers do not follow them.
+const ALIASES_MAX: u32 = 8;
 
 /// Which kind of address is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,8 +69,8 @@ pub(crate) enum Outcome {
     Empty,
     /// The name does not exist.
     NotFound,
-    /// Every server failed; the words of the last.
-    Failed(Box<str>),
+    /// Every server failed; the last so, in these words.
+    Failed(Code, Box<str>),
     /// We could not ask.
     Own(Box<str>),
 }
@@ -87,7 +91,6 @@ impl Servers {
 
 /// One name under way, for one or both families.
 pub(crate) struct Query {
-    name: WireName,
     servers: Arc<Servers>,
     /// One socket for each server that was asked; late answers of earlier servers count.
     sockets: SmallVec<[Option<UdpSocket>; 2]>,
@@ -100,6 +103,9 @@ pub(crate) struct Query {
 
 struct Want {
     family: Family,
+    /// The name, or what it turned out to be an alias of.
+    name: WireName,
+    aliases: u32,
     id: u16,
     /// The server that is asked next, or was asked last.
     server: usize,
@@ -128,6 +134,8 @@ impl Query {
             .enumerate()
             .map(|(index, family)| Want {
                 family: *family,
+                name: name.clone(),
+                aliases: 0,
                 id: (random >> (16 * index)) as u16,
                 server,
                 failed: 0,
@@ -135,7 +143,6 @@ impl Query {
             })
             .collect();
         Some(Self {
-            name,
             sockets: servers.addresses.iter().map(|_| None).collect(),
             servers,
             wants,
@@ -170,7 +177,9 @@ impl Query {
             self.timer.as_mut().reset(Instant::now() + self.wait);
             let count = self.servers.addresses.len();
             for want in &mut self.wants {
-                if !matches!(want.state, State::Done) {
+                // What is asked over TCP has its time, unless another server can be asked.
+                let waits = matches!(want.state, State::Sent) || count > 1 && matches!(want.state, State::Tcp(_));
+                if waits {
                     want.state = State::Due;
                     want.server = next_server(want.server, want.failed, count).unwrap_or(want.server);
                     self.due = true;
@@ -193,7 +202,7 @@ impl Query {
                 continue;
             }
             packet.clear();
-            encode_query(&self.name, want.family, want.id, &mut packet);
+            encode_query(&want.name, want.family, want.id, &mut packet);
             let server = self.servers.addresses[want.server];
             let slot = &mut self.sockets[want.server];
             let sent = match slot {
@@ -236,10 +245,19 @@ impl Query {
             want.state = State::Done;
             return Some((want.family, Outcome::Own(format!("cannot ask name server {server}: {what}").into())));
         }
-        self.said_no(index, &format!("{error}"))
+        let code = match error.kind() {
+            io::ErrorKind::UnexpectedEof => Code::DnsClosed,
+            io::ErrorKind::ConnectionReset => Code::DnsReset,
+            _ => Code::DnsServerFailure,
+        };
+        self.said(index, code, &describe(error))
     }
 
     fn said_no(&mut self, index: usize, words: &str) -> Option<(Family, Outcome)> {
+        self.said(index, Code::DnsServerFailure, words)
+    }
+
+    fn said(&mut self, index: usize, code: Code, words: &str) -> Option<(Family, Outcome)> {
         let count = self.servers.addresses.len();
         let want = &mut self.wants[index];
         want.failed |= 1 << want.server;
@@ -251,7 +269,7 @@ impl Query {
         }
         want.state = State::Done;
         let server = self.servers.addresses[want.server];
-        Some((want.family, Outcome::Failed(format!("name server {server}: {words}").into())))
+        Some((want.family, Outcome::Failed(code, format!("name server {server}: {words}").into())))
     }
 
     /// Ready where something changed: an outcome, or (`None`) something is to be sent.
@@ -304,7 +322,7 @@ impl Query {
     /// Takes an answer in. `None` where it is not the end of this question.
     fn take(&mut self, index: usize, message: &[u8], tcp: bool) -> Option<(Family, Outcome)> {
         let want = &mut self.wants[index];
-        let outcome = match decode(message, &self.name, want.family, want.id) {
+        let outcome = match decode(message, &want.name, want.family, want.id) {
             Decoded::Foreign => {
                 if tcp {
                     return self.said_no(index, "an answer to another question");
@@ -314,7 +332,7 @@ impl Query {
             Decoded::Cut if !tcp => {
                 let server = self.servers.addresses[want.server];
                 let mut packet = SmallVec::<[u8; 300]>::new();
-                encode_query(&self.name, want.family, want.id, &mut packet);
+                encode_query(&want.name, want.family, want.id, &mut packet);
                 want.state = State::Tcp(Box::pin(over_tcp(server, packet)));
                 return None;
             }
@@ -322,6 +340,15 @@ impl Query {
             Decoded::Unreadable => return self.said_no(index, "an answer that cannot be read"),
             Decoded::Code(code) => return self.said_no(index, response_code(code)),
             Decoded::Found(addresses, ttl) => Outcome::Found(addresses, ttl),
+            Decoded::Alias(_) if want.aliases >= ALIASES_MAX => return self.said_no(index, "too many aliases"),
+            Decoded::Alias(target) => {
+                want.name = target;
+                want.aliases += 1;
+                want.id = want.id.wrapping_add(1);
+                want.state = State::Due;
+                self.due = true;
+                return None;
+            }
             Decoded::Empty => Outcome::Empty,
             Decoded::NotFound => Outcome::NotFound,
         };
@@ -404,6 +431,8 @@ enum Decoded {
     /// Another response code than success and "no such name".
     Code(u8),
     Found(Addresses, Duration),
+    /// An alias alone: what it leads to is to be asked for.
+    Alias(WireName),
     Empty,
     NotFound,
 }
@@ -424,7 +453,7 @@ fn decode(message: &[u8], name: &[u8], family: Family, id: u16) -> Decoded {
         return Decoded::Foreign;
     }
     let number = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
-    let (questions, answers) = (number(4), number(6));
+    let (questions, answers, authorities) = (number(4), number(6), number(8));
     let code = header[3] & 15;
     let mut at = 12;
     match questions {
@@ -454,7 +483,11 @@ fn decode(message: &[u8], name: &[u8], family: Family, id: u16) -> Decoded {
         records.push(record);
         at = end;
     }
-    follow(message, name, family, &records)
+    match follow(message, name, family, &records) {
+        // With the zone's SOA it is the server's last word (RFC 2308).
+        Decoded::Alias(_) if authorities > 0 => Decoded::Empty,
+        decoded => decoded,
+    }
 }
 
 struct Record<'m> {
@@ -486,7 +519,7 @@ fn follow(message: &[u8], name: &[u8], family: Family, records: &[Record<'_>]) -
             return Decoded::Found(found, Duration::from_secs(u64::from(ttl)));
         }
         let Some(alias) = records.iter().find(|record| record.kind == 5 && record.owner == owner) else {
-            return Decoded::Empty;
+            return if owner[..] == *name { Decoded::Empty } else { Decoded::Alias(owner) };
         };
         ttl = ttl.min(alias.ttl);
         match read_name(message, alias.data_at) {
@@ -583,6 +616,7 @@ mod tests {
         );
         check(&answer([0x81, 0x80], &[("other.example", 1, &[192, 0, 2, 1])]), &Decoded::Empty);
         check(&answer([0x81, 0x80], &[("@", 5, &encode_name("www.example").unwrap())]), &Decoded::Unreadable);
+        check(&answer([0x81, 0x80], &[("@", 5, &alias)]), &Decoded::Alias(alias.clone()));
         check(&answer([0x81, 0x80], &[("@", 1, &[192, 0, 2])]), &Decoded::Unreadable);
         check(&answer([0x81, 0x83], &[]), &Decoded::NotFound);
         check(&answer([0x81, 0x82], &[]), &Decoded::Code(2));

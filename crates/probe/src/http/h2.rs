@@ -21,6 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// site is not measured by its window; small enough to be held for a check.
 const WINDOW_BYTES: u32 = 256 << 10;
 
+/// Bytes of frames that carry nothing of an answer (PING, SETTINGS, empty DATA and the like), for one request;
+/// more are a flood, which would cost us more than the server.
+const CONTROL_BYTES_MAX: u64 = 128 << 10;
+
 /// A connection that speaks HTTP/2.
 pub(crate) struct H2 {
     send: SendRequest<Bytes>,
@@ -64,7 +68,12 @@ impl H2 {
 
     /// Sends a request with its body. Comes back when all of it is handed on, or the server began to answer.
     pub(crate) async fn send(&mut self, request: http::Request<()>, body: Bytes) -> Result<ResponseFuture, Cause> {
-        lock(&self.tap).began = None;
+        {
+            let mut tap = lock(&self.tap);
+            tap.began = None;
+            tap.header_bytes = 0;
+            tap.control_bytes = 0;
+        }
         let mut sender = self.send.clone();
         self.drive(std::future::poll_fn(|cx| sender.poll_ready(cx)), Phase::Send, |_| {}).await?;
         let (response, stream) = match sender.send_request(request, body.is_empty()) {
@@ -143,7 +152,14 @@ impl H2 {
                 self.ended = true;
                 self.failure = result.err();
             }
-            look(&lock(&self.tap));
+            {
+                let tap = lock(&self.tap);
+                look(&tap);
+                let headers = phase == Phase::Wait && tap.header_bytes > self.header_bytes;
+                if headers || tap.control_bytes > CONTROL_BYTES_MAX {
+                    return Poll::Ready(Err(None));
+                }
+            }
             match future.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(result.map_err(Some)),
                 Poll::Pending if self.ended => Poll::Ready(Err(None)),
@@ -185,14 +201,17 @@ struct Tap {
     start: [u8; 8],
     /// When the first header of an answer began to come, since that was last forgotten.
     began: Option<Instant>,
-    /// Bytes of header blocks.
+    /// Bytes of header blocks since the request.
     header_bytes: u64,
+    /// Bytes of frames since the request that carry nothing of an answer.
+    control_bytes: u64,
     reset: Option<u32>,
     farewell: Option<u32>,
     eof: bool,
     error: Option<io::Error>,
 }
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
@@ -212,6 +231,9 @@ impl Tap {
                 self.left =
                     usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
                 self.came = 0;
+                if self.left == 0 || !matches!(self.head[3], DATA | HEADERS | CONTINUATION) {
+                    self.control_bytes += 9 + self.left as u64;
+                }
                 if self.head[3] == HEADERS && self.began.is_none() {
                     self.began = Some(Instant::now());
                 }
@@ -244,11 +266,15 @@ impl Tap {
         if let Some(error) = &self.error {
             return cause_in(error, phase);
         }
-        if let Some(breach) = errors.iter().find(|error| error.is_library()) {
-            let too_long = breach.reason() == Some(Reason::REFUSED_STREAM) || self.header_bytes >= header_bytes;
-            if too_long && matches!(phase, Phase::Send | Phase::Wait) {
-                return Cause::new(Code::HttpHeaderLimit, format!("the header is longer than {header_bytes} bytes"));
-            }
+        let breach = errors.iter().find(|error| error.is_library());
+        let refused = breach.is_some_and(|breach| breach.reason() == Some(Reason::REFUSED_STREAM));
+        if phase == Phase::Wait && (refused || self.header_bytes > header_bytes) {
+            return Cause::new(Code::HttpHeaderLimit, format!("the header is longer than {header_bytes} bytes"));
+        }
+        if self.control_bytes > CONTROL_BYTES_MAX {
+            return Cause::new(Code::HttpMalformed, "a flood of frames that carry nothing");
+        }
+        if let Some(breach) = breach {
             return Cause::new(Code::HttpMalformed, format!("a breach of HTTP/2: {breach}"));
         }
         if let Some(code) = self.reset {

@@ -388,7 +388,7 @@ impl Lookup {
 fn cause_of(outcome: Option<Outcome>, name: &str) -> Cause {
     match outcome {
         Some(Outcome::Own(why)) => Cause::new(Code::OwnFailure, why),
-        Some(Outcome::Failed(why)) => Cause::new(Code::DnsServerFailure, format!("{name}: {why}")),
+        Some(Outcome::Failed(code, why)) => Cause::new(code, format!("{name}: {why}")),
         Some(Outcome::Empty) => {
             Cause::new(Code::DnsNotFound, format!("{name} has no address of the families asked for"))
         }
@@ -401,7 +401,7 @@ fn weight(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::NotFound => 0,
         Outcome::Empty => 1,
-        Outcome::Failed(_) => 2,
+        Outcome::Failed(..) => 2,
         Outcome::Own(_) => 3,
         Outcome::Found(..) => 4,
     }
@@ -537,7 +537,7 @@ fn getaddrinfo(name: &str, families: &[Family]) -> Vec<(Family, Outcome)> {
             } else if error.raw_os_error().is_some() || said(&["Memory", "memory", "System error"]) {
                 Outcome::Own(words.into())
             } else {
-                Outcome::Failed(words.into())
+                Outcome::Failed(Code::DnsServerFailure, words.into())
             };
             families.iter().map(|family| (*family, outcome.clone())).collect()
         }

@@ -1,7 +1,7 @@
 //! Makes a check from its configuration, does it, and shows what it came to in one line.
 
 use sitemon_model::tree::{At, Faults, Node};
-use sitemon_model::{Job, Observation, Reason, Site, Spec, State, Timestamp};
+use sitemon_model::{Job, Observation, Phase, Reason, Site, Spec, State, Timestamp};
 use sitemon_plugin::Plugin;
 use sitemon_probe::{Check, Common, KINDS, Shared, SharedOptions, Task};
 use std::collections::BTreeMap;
@@ -105,6 +105,12 @@ pub fn phases(observation: &Observation) -> String {
 /// The cause of the check, for messages.
 pub fn why(observation: &Observation) -> String {
     observation.verdict.causes().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Microseconds of a phase of a hop.
+#[track_caller]
+pub fn us(observation: &Observation, hop: usize, phase: Phase) -> u64 {
+    observation.hops[hop].phases.get(phase).unwrap_or_else(|| panic!("no {phase:?} in {observation:?}")).us
 }
 
 /// Whether what an observation says of its times holds together: the phases of all hops add up to the response

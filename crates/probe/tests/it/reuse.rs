@@ -1,0 +1,76 @@
+//! Connections that are kept, and those that are not.
+
+use crate::harness::{phases, ready, told, us, why};
+use serde_json::json;
+use sitemon_model::Phase;
+use sitemon_testkit::{FaultySite, Scheme};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn a_kept_connection_has_no_lookup_connect_and_handshake() {
+    for scheme in Scheme::ALL {
+        let site = FaultySite::start().expect("a site");
+        let url = site.url(scheme, "page").expect("a URL");
+        let options = json!({"request": {"connection": "reuse", "tls": {"ca": site.roots_pem()}}});
+        let check = ready(&url, TIMEOUT, &options);
+        let first = check.check().await;
+        assert_eq!(told(&first), "up", "{}", why(&first));
+        assert!(!first.hops[0].reused);
+        for _ in 0..3 {
+            let next = check.check().await;
+            assert_eq!(told(&next), "up", "{}", why(&next));
+            assert!(next.hops[0].reused, "{scheme:?}");
+            assert_eq!(phases(&next), "send wait receive");
+            assert_eq!(next.hops[0].address, first.hops[0].address);
+            assert_eq!(next.certificate, first.certificate);
+        }
+        assert_eq!(site.counts().connections, 1, "{scheme:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_check_opens_its_own_by_default() {
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Https, "page").expect("a URL");
+    let check = ready(&url, TIMEOUT, &json!({"request": {"tls": {"ca": site.roots_pem()}}}));
+    for _ in 0..3 {
+        assert_eq!(told(&check.check().await), "up");
+    }
+    let counts = site.counts();
+    assert_eq!((counts.connections, counts.handshakes_full, counts.handshakes_resumed), (3, 3, 0));
+}
+
+#[tokio::test]
+async fn one_that_was_closed_while_idle_is_dialled_anew_without_a_cause() {
+    for announce in [0, 1] {
+        let site = FaultySite::start().expect("a site");
+        // Closes after two requests, with a word or without.
+        let url = site.url(Scheme::Http, &format!("keep?requests=2&announce={announce}")).expect("a URL");
+        let check = ready(&url, TIMEOUT, &json!({"request": {"connection": "reuse"}}));
+        let mut reused = Vec::new();
+        for _ in 0..6 {
+            let observation = check.check().await;
+            assert_eq!(told(&observation), "up", "{}", why(&observation));
+            reused.push(observation.hops[0].reused);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        assert_eq!(reused, [false, true, false, true, false, true], "{announce}");
+        assert_eq!(site.counts().connections, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_under_a_kept_connection_is_down() {
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "page").expect("a URL");
+    let check = ready(&url, TIMEOUT, &json!({"request": {"connection": "reuse"}}));
+    assert_eq!(told(&check.check().await), "up");
+    drop(site);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let observation = check.check().await;
+    assert_eq!(told(&observation), "down: connect.refused", "{}", why(&observation));
+    assert!(!observation.hops[0].reused);
+    assert!(us(&observation, 0, Phase::Connect) < 1_000_000);
+}
