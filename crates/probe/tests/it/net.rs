@@ -6,6 +6,7 @@ use sitemon_model::{Code, Phase};
 use sitemon_probe::memory::Memory;
 use sitemon_probe::policy::Policy;
 use sitemon_probe::{Shared, SharedOptions};
+use sitemon_testkit::command::encode;
 use sitemon_testkit::{FaultyNames, FaultySite, Scheme};
 use std::net::IpAddr;
 use std::process::Command;
@@ -146,7 +147,8 @@ async fn refused_addresses_are_not_dialled() {
     }
     assert_eq!(site.counts().connections, before);
     // At each redirect, too.
-    let url = format!("http://127.0.0.1:{port}/redirect?location=http://127.0.0.2:{port}/page");
+    let to = encode(&format!("http://127.0.0.2:{port}/page"));
+    let url = format!("http://127.0.0.1:{port}/redirect?location={to}");
     let observation = ready_in(&url, TIMEOUT, &json!({}), refusing(&["127.0.0.2"])).check().await;
     assert_eq!(told(&observation), "unknown: policy.address", "{}", why(&observation));
     assert_eq!(observation.hops.len(), 2);
