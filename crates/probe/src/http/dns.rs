@@ -23,6 +23,8 @@ use tokio::time::{Instant, Sleep};
 /// How long a server is waited for before the next one is asked; doubled for each round, up to
 /// [`WAIT_MAX`]. A query never gives up by itself: the check's timeout ends it.
 const WAIT: Duration = Duration::from_secs(1);
+/// When it is first looked whether the network refused a question.
+const ERROR_WAIT: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Name servers that are asked at most; more in the configuration are left aside.
@@ -95,6 +97,8 @@ pub(crate) struct Query {
     /// One socket for each server that was asked; late answers of earlier servers count.
     sockets: SmallVec<[Option<UdpSocket>; 2]>,
     wants: SmallVec<[Want; 2]>,
+    /// Outcomes that are still to be told.
+    outbox: SmallVec<[(Family, Outcome); 2]>,
     /// Whether something is to be sent at the next poll.
     due: bool,
     wait: Duration,
@@ -146,15 +150,19 @@ impl Query {
             sockets: servers.addresses.iter().map(|_| None).collect(),
             servers,
             wants,
+            outbox: SmallVec::new(),
             due: true,
-            wait: WAIT,
-            timer: Box::pin(tokio::time::sleep(WAIT)),
+            wait: Duration::ZERO,
+            timer: Box::pin(tokio::time::sleep(ERROR_WAIT)),
         })
     }
 
     /// The next family's outcome; `None` when all have come.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Family, Outcome)>> {
         loop {
+            if let Some(outcome) = self.outbox.pop() {
+                return Poll::Ready(Some(outcome));
+            }
             if self.wants.iter().all(|want| matches!(want.state, State::Done)) {
                 return Poll::Ready(None);
             }
@@ -163,6 +171,7 @@ impl Query {
                 if let Some(result) = self.send_due() {
                     return Poll::Ready(Some(result));
                 }
+                self.look_for_errors();
                 continue;
             }
             if let Poll::Ready(result) = self.poll_answers(cx) {
@@ -172,6 +181,12 @@ impl Query {
                 continue;
             }
             ready!(self.timer.as_mut().poll(cx));
+            self.look_for_errors();
+            if self.wait.is_zero() {
+                self.wait = WAIT;
+                self.timer.as_mut().reset(Instant::now() + (WAIT - ERROR_WAIT));
+                continue;
+            }
             // Nobody answered in time: the next server, or the same again.
             self.wait = (self.wait * 2).min(WAIT_MAX);
             self.timer.as_mut().reset(Instant::now() + self.wait);
@@ -305,18 +320,35 @@ impl Query {
                         }
                     }
                     Poll::Ready(Err(error)) => {
-                        // For example refused: nobody listens there. Once for each question that it was asked.
-                        let asked = (0..self.wants.len()).find(|index| {
-                            self.wants[*index].server == server && matches!(self.wants[*index].state, State::Sent)
-                        });
-                        if let Some(index) = asked {
-                            return Poll::Ready(self.failed(index, &error));
-                        }
+                        self.refused(server, &error);
+                        return Poll::Ready(self.outbox.pop());
                     }
                 }
             }
         }
         Poll::Pending
+    }
+
+    /// A server's socket failed, for example because nobody listens there: none of what it was asked is
+    /// answered. The system tells it once for several questions.
+    fn refused(&mut self, server: usize, error: &io::Error) {
+        for index in 0..self.wants.len() {
+            let want = &self.wants[index];
+            if want.server == server && matches!(want.state, State::Sent) {
+                let outcome = self.failed(index, error);
+                self.outbox.extend(outcome);
+            }
+        }
+    }
+
+    /// Asks the sockets for errors, because the runtime does not wake for an error alone.
+    fn look_for_errors(&mut self) {
+        for server in 0..self.sockets.len() {
+            let error = self.sockets[server].as_ref().and_then(|socket| socket.take_error().ok().flatten());
+            if let Some(error) = error {
+                self.refused(server, &error);
+            }
+        }
     }
 
     /// Takes an answer in. `None` where it is not the end of this question.
