@@ -184,7 +184,7 @@ impl Query {
             self.look_for_errors();
             if self.wait.is_zero() {
                 self.wait = WAIT;
-                self.timer.as_mut().reset(Instant::now() + (WAIT - ERROR_WAIT));
+                self.timer.as_mut().reset(Instant::now() + WAIT);
                 continue;
             }
             // Nobody answered in time: the next server, or the same again.
