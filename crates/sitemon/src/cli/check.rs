@@ -12,9 +12,12 @@ use sitemon_probe::{Shared, SharedOptions, Task};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+/// What takes no longer than this needs no progress.
+const QUICK: Duration = Duration::from_millis(500);
 
 /// Checks what is asked for, and prints what was found in the order in which it was asked for.
 pub fn run(args: &args::Check, source: &Source, global: &Global) -> Outcome {
@@ -89,12 +92,24 @@ async fn check(args: &args::Check, config: &Config, sites: Vec<Watched>, global:
     let names = sites.iter().map(|watched| terminal::width(&watched.site.name)).max().unwrap_or(0).min(40);
     let width = terminal::picture_width();
     let mut output = if args.json { Output::data() } else { Output::styled() };
-    let progress = progress(total, global);
+    let wants_progress = total > 1 && global.quiet == 0 && terminal::stderr_is_terminal();
+    let progress = progress(total);
     let mut running = start(config, sites);
     let mut tally = [0_usize; 4];
     let (mut early, mut next) = (BTreeMap::new(), 0);
     let mut buffer = Vec::new();
-    while let Some(finished) = running.join_next().await {
+    let late = tokio::time::sleep(QUICK);
+    tokio::pin!(late);
+    loop {
+        let finished = tokio::select! {
+            finished = running.join_next() => finished,
+            () = &mut late, if progress.is_hidden() && wants_progress => {
+                progress.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+                progress.tick();
+                continue;
+            }
+        };
+        let Some(finished) = finished else { break };
         let (index, observation) = finished.map_err(|error| Failure::Own(format!("a check ended: {error}")))?;
         tally[usize::from(observation.verdict.number())] += 1;
         progress.inc(1);
@@ -161,11 +176,9 @@ fn start(config: &Config, sites: Vec<Watched>) -> JoinSet<(usize, Observation)> 
     running
 }
 
-/// Shown where it takes long and somebody looks; gone when it is done.
-fn progress(total: usize, global: &Global) -> ProgressBar {
-    let shown = total > 1 && global.quiet == 0 && terminal::stderr_is_terminal();
-    let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+/// Hidden until it is known that it takes longer than [`QUICK`]; gone when it is done.
+fn progress(total: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
     if let Ok(style) = ProgressStyle::with_template("checked {pos} of {len} {wide_bar} {elapsed}") {
         bar.set_style(style);
     }
