@@ -50,7 +50,8 @@ def measure(process, nginx, seconds):
     done = requests_after - requests
     # The question itself is one connection and one request.
     opened = connections_after - connections
-    assert abs(opened - done) <= max(3, done // 100), f"{process.name}: {opened} connections for {done} requests"
+    # What was under way at either end counts on one side only; reuse would make it a fraction.
+    assert abs(opened - done) <= max(100, done // 20), f"{process.name}: {opened} connections for {done} requests"
     return busy * MICRO / (done - 1), done / took
 
 
@@ -138,7 +139,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--http", type=int, default=4000, help="checks a second of Sitemon")
-    parser.add_argument("--https", type=int, default=600, help="checks a second of Sitemon")
+    parser.add_argument("--https", type=int, default=400, help="checks a second of Sitemon")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sitemon-bench-") as folder:
         run(Path(folder), options.rounds, options.seconds, {"http": options.http, "https": options.https})
