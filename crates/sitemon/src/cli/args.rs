@@ -419,12 +419,12 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
         return Ok(time);
     }
     if text.eq_ignore_ascii_case("now") {
-        return Ok(super::now());
+        return Ok(crate::clock::wall());
     }
     if text.ends_with(|last: char| last.is_ascii_alphabetic())
         && let Some(ago) = unit::parse_duration(text)
     {
-        return Ok(super::now().plus(-super::show::signed_micros(ago)));
+        return Ok(crate::clock::wall().plus(-super::show::signed_micros(ago)));
     }
     Timestamp::parse(&format!("{text}T00:00:00Z")).map_err(|_| {
         "expected RFC 3339 such as 2026-11-21T10:00:00Z, a date, `now`, or a duration such as 6h (that long ago)"
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!(parse_time("2026-11-21T10:00:00Z"), Ok(Timestamp(1_795_255_200_000_000)));
         assert_eq!(parse_time("2026-11-21"), Ok(Timestamp(1_795_219_200_000_000)));
         let ago = parse_time("6h").unwrap();
-        assert!((crate::cli::now().since(ago) - 6 * sitemon_model::time::HOUR).abs() < sitemon_model::time::SECOND);
+        assert!((crate::clock::wall().since(ago) - 6 * sitemon_model::time::HOUR).abs() < sitemon_model::time::SECOND);
         for wrong in ["yesterday", "5", "", "2026-13-01", "10:00"] {
             assert!(parse_time(wrong).is_err(), "{wrong}");
         }

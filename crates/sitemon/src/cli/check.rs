@@ -164,7 +164,7 @@ fn start(config: &Config, sites: Vec<Watched>) -> JoinSet<(usize, Observation)> 
             let _of_all = in_flight.acquire_owned().await.ok();
             let job = Job {
                 site: site.name.clone(),
-                scheduled_at: super::now(),
+                scheduled_at: crate::clock::wall(),
                 reason: Reason::Request,
                 locations: Vec::new(),
                 expires_at: None,

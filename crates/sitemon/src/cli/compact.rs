@@ -2,7 +2,8 @@
 
 use super::args::Global;
 use super::terminal::{self, say};
-use super::{Exit, Outcome, now, on_this_thread, show};
+use super::{Exit, Outcome, on_this_thread, show};
+use crate::clock::wall;
 use crate::config::{self, Source};
 use sitemon_store::{Access, Upkeep};
 
@@ -18,7 +19,7 @@ pub fn run(source: &Source, global: &Global) -> Outcome {
         }
         let store = config.store.open(Access::Write("compact")).await?;
         let busy = terminal::busy(global.quiet > 0, "packing");
-        let packed = store.maintain(Upkeep::Pack { now: now(), everything: true }).await;
+        let packed = store.maintain(Upkeep::Pack { now: wall(), everything: true }).await;
         let freed = match packed {
             Ok(_) => store.maintain(Upkeep::Reclaim).await,
             Err(_) => Ok(sitemon_store::Upkept::default()),

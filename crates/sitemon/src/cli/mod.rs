@@ -24,10 +24,8 @@ use crate::config::{ConfigError, Source};
 use crate::roles;
 use args::{Cli, Color, Command};
 use clap::Parser as _;
-use sitemon_model::Timestamp;
 use sitemon_store::StoreError;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 /// How a command ended that did what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,15 +148,6 @@ fn choose_colors(arguments: impl Iterator<Item = std::ffi::OsString>) {
         };
         choice.write_global();
     }
-}
-
-/// The time, to the microsecond.
-fn now() -> Timestamp {
-    let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    Timestamp(match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => micros(since),
-        Err(before) => -micros(before.duration()),
-    })
 }
 
 /// Runs a command that only reads, on this thread.

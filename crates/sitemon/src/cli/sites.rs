@@ -3,7 +3,8 @@
 use super::args;
 use super::terminal::{self, Align, Cell, FAINT, Output, PLAIN, Table};
 use super::wanted::{Wanted, ordered};
-use super::{Exit, Failure, Outcome, now, on_this_thread, show};
+use super::{Exit, Failure, Outcome, on_this_thread, show};
+use crate::clock::wall;
 use crate::config::Source;
 use serde_json::{Value, json};
 use sitemon_model::time::{self, HOUR};
@@ -126,7 +127,7 @@ fn of_row(row: &Row<'_>) -> Value {
 
 /// Prints the slots in `[from, to)`, sorted by time and name. Only the next one of each site is held.
 fn slots<'a>(args: &args::Sites, sites: impl Iterator<Item = &'a Site>) -> Result<(), Failure> {
-    let from = args.from.unwrap_or_else(now);
+    let from = args.from.unwrap_or_else(wall);
     let to = args.to.unwrap_or_else(|| from.plus(HOUR));
     ordered(from, to)?;
     let mut due: BinaryHeap<Reverse<(Timestamp, &str, u64)>> = sites

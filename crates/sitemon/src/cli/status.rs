@@ -5,7 +5,8 @@ use super::check::{exit, summary};
 use super::stats::percentiles;
 use super::terminal::{self, Align, Cell, FAINT, Output, PLAIN, STRONG, Table, UNSURE, painted, say};
 use super::wanted::Wanted;
-use super::{Failure, Outcome, now, on_this_thread, picture, show};
+use super::{Failure, Outcome, on_this_thread, picture, show};
+use crate::clock::wall;
 use crate::config::Source;
 use serde_json::{Value, json};
 use sitemon_model::time::{DAY, HOUR};
@@ -89,7 +90,7 @@ impl Board {
     /// The rows of all sites, in the order of the file, then by name.
     async fn look(&mut self, wanted: &mut Wanted, statistics: bool) -> Result<Vec<Row>, Failure> {
         wanted.reopen().await?;
-        let now = now();
+        let now = wall();
         let mut latest: HashMap<Arc<str>, Vec<Arc<Observation>>> = HashMap::new();
         if let Some(store) = &wanted.store {
             for observation in store.latest().await? {
@@ -425,7 +426,7 @@ async fn watch(args: &args::Status, wanted: &mut Wanted, board: &mut Board, glob
 
 /// A line that tells what a site changed to.
 fn change(row: &Row) -> String {
-    let at = row.latest.as_ref().map_or_else(now, |latest| latest.scheduled_at);
+    let at = row.latest.as_ref().map_or_else(wall, |latest| latest.scheduled_at);
     let verdict = if row.latest.is_some() { terminal::verdict_name(row.verdict()) } else { "not observed yet" };
     let cause = row.latest.as_ref().and_then(|latest| latest.verdict.causes().first());
     let cause = cause.map_or_else(String::new, |cause| format!("  {}", show::plain(&cause.to_string())));
@@ -449,7 +450,7 @@ fn screen(output: &mut Output, args: &args::Status, rows: &[Row]) -> Result<(), 
     sorted.truncate(room);
     // Home, then each line cleared to its end and at last what is below: no flicker, as a clear first would give.
     output.bytes(b"\x1b[H")?;
-    let clock = painted(&format!("{} UTC", show::time(now())), FAINT);
+    let clock = painted(&format!("{} UTC", show::time(wall())), FAINT);
     let mut shown = vec![format!("{}  {clock}", words(rows))];
     shown.extend(table(&sorted, args.over).lines(Some(columns)));
     if left_out > 0 {

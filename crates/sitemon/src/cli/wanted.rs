@@ -90,7 +90,7 @@ pub fn window(
     to: Option<Timestamp>,
     default_us: i64,
 ) -> Result<Window, Failure> {
-    let to = to.unwrap_or_else(super::now);
+    let to = to.unwrap_or_else(crate::clock::wall);
     let from = from.unwrap_or_else(|| to.plus(-default_us));
     ordered(from, to)?;
     Ok(Window { sites, from, to })

@@ -24,8 +24,10 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(1);
 /// Packing is looked after so often.
 const PACK_EVERY: Duration = Duration::from_secs(10);
-/// Retention and freed space are looked after so often.
+/// Retention is looked after so often.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
+/// Freed space is given back to the file system so often: what is freed by packing is needed again within hours.
+const RECLAIM_EVERY: Duration = Duration::from_hours(24);
 
 /// Which plugins of which sites have a baseline. Cheap to clone; shared with whoever reloads the configuration.
 #[derive(Debug, Clone, Default)]
@@ -249,7 +251,7 @@ impl Writer {
 async fn keep_up(store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Telemetry>, stop: CancellationToken) {
     let mut pack = tokio::time::interval(PACK_EVERY);
     pack.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut pruned: Option<Instant> = None;
+    let (mut pruned, mut reclaimed) = (None, Instant::now());
     loop {
         tokio::select! {
             _ = pack.tick() => {}
@@ -257,10 +259,13 @@ async fn keep_up(store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Tel
         }
         let now = clock::wall();
         upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
-        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+        if pruned.is_none_or(|at: Instant| at.elapsed() >= PRUNE_EVERY) {
             upkeep(&*store, &telemetry, "prune", Upkeep::Prune { now, retention }).await;
-            upkeep(&*store, &telemetry, "reclaim", Upkeep::Reclaim).await;
             pruned = Some(Instant::now());
+        }
+        if reclaimed.elapsed() >= RECLAIM_EVERY {
+            upkeep(&*store, &telemetry, "reclaim", Upkeep::Reclaim).await;
+            reclaimed = Instant::now();
         }
         if let Ok(measures) = store.measure().await {
             telemetry.store_bytes.set(measures.bytes as i64);
