@@ -453,15 +453,25 @@ fn cause_of_certificate(error: &CertificateError) -> Cause {
         }
         E::NotValidYet => (Code::TlsNotYetValid, "not valid yet".to_owned()),
         E::NotValidForNameContext { expected, presented } => {
-            let shown: String = presented.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let shown: String = presented.iter().take(8).map(|name| plain_name(name)).collect::<Vec<_>>().join(", ");
             (Code::TlsNameMismatch, format!("the certificate is for {shown}, not for {}", expected.to_str()))
         }
         E::NotValidForName => (Code::TlsNameMismatch, "the certificate is for other names".to_owned()),
         E::UnknownIssuer => (Code::TlsUntrusted, "no chain to a root that is trusted".to_owned()),
         E::BadEncoding => (Code::TlsProtocol, "the certificate cannot be read".to_owned()),
+        // What `openssl req -x509` makes: signed by itself, and marked as an authority.
+        E::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            (Code::TlsUntrusted, "the certificate is an authority's, not a server's: signed by itself?".to_owned())
+        }
         error => (Code::TlsUntrusted, error.to_string()),
     };
     Cause::new(code, message)
+}
+
+/// `DnsName("a.example")`, as rustls tells the names that a certificate holds, without its clothes.
+fn plain_name(presented: &str) -> &str {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(presented);
+    inner.trim_matches('"')
 }
 
 /// A distinguished name as RFC 4514 writes it: the last part first, what is special escaped.
@@ -540,6 +550,15 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_told_plainly() {
+        let expected = ServerName::try_from("good.example").expect("a name");
+        let presented = vec!["DnsName(\"other.example\")".to_owned(), "IpAddress(127.0.0.1)".to_owned()];
+        let cause = cause_of_certificate(&CertificateError::NotValidForNameContext { expected, presented });
+        assert_eq!(cause.code, Code::TlsNameMismatch);
+        assert_eq!(&*cause.message, "the certificate is for other.example, 127.0.0.1, not for good.example");
+    }
 
     #[test]
     fn names_are_escaped() {

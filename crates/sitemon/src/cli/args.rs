@@ -97,6 +97,8 @@ pub enum Command {
     Export(Export),
     /// Pack everything that is stored, and give freed space back to the file system
     Compact(Compact),
+    /// Bring the store up to date, making it where there is none
+    Migrate(Migrate),
     /// Check, convert and show configurations
     #[command(subcommand)]
     Config(Config),
@@ -308,6 +310,13 @@ pub struct Export {
 Packs the running hour too. May be repeated; changes nothing that `export` prints. While `run` holds the store \
 this ends with 4: it packs by itself.")]
 pub struct Compact {}
+
+/// `sitemon migrate`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+`run` does this by itself at its start; alone it is for rights that the running program is not to have. May be \
+repeated. A store of a newer version is refused, and nothing in it is changed: exit code 4.")]
+pub struct Migrate {}
 
 /// `sitemon config`
 #[derive(Debug, Subcommand)]

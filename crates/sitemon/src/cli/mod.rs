@@ -6,6 +6,7 @@ pub mod args;
 pub mod reference;
 
 mod logging;
+mod migrate;
 mod picture;
 mod show;
 mod terminal;
@@ -122,6 +123,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Stats(stats) => stats::run(&stats, &source),
         Command::Export(export) => export::run(&export, &source, &global),
         Command::Compact(_) => compact::run(&source, &global),
+        Command::Migrate(_) => migrate::run(&source, &global),
         Command::Config(command) => config::run(command, &source, &global),
         Command::Completions(completions) => reference::completions(completions.shell),
         Command::Man(man) => reference::manual(man.dir.as_deref()),

@@ -95,7 +95,9 @@ fn completions_and_manual_pages() {
 #[test]
 fn without_a_configuration_it_is_2() {
     let folder = Folder::new();
-    for line in ["run", "check", "sites", "status", "history shop", "stats shop", "export", "compact", "config show"] {
+    for line in
+        ["run", "check", "sites", "status", "history shop", "stats shop", "export", "compact", "migrate", "config show"]
+    {
         let output = folder.run(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {}", told(&output));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line}: {}", told(&output));
@@ -115,6 +117,7 @@ fn every_command_tells_all_faults_of_a_configuration() {
         "stats shop",
         "export",
         "compact",
+        "migrate",
         "config check sitemon.yaml",
     ] {
         let output = folder.run(line);
@@ -467,6 +470,28 @@ fn compact_changes_nothing_that_export_prints() {
     assert_eq!(folder.data("export"), before);
     assert_eq!(folder.run("compact -q").status.code(), Some(0));
     assert_eq!(folder.data("export"), before);
+}
+
+#[test]
+fn migrate_makes_a_store_once_and_refuses_a_newer_one() {
+    let folder = Folder::with(SITES);
+    let there = folder.path().join("sitemon.db");
+    for _ in 0..2 {
+        let output = folder.run("migrate");
+        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        assert!(output.stdout.is_empty() && there.exists(), "{}", told(&output));
+    }
+    assert_eq!(folder.data("export"), (0, String::new()));
+    // `user_version` is the big-endian word at byte 60 of the header.
+    let mut bytes = fs::read(&there).expect("the store");
+    bytes[60..64].copy_from_slice(&1_000_u32.to_be_bytes());
+    fs::write(&there, &bytes).expect("the store");
+    for line in ["migrate", "run", "export"] {
+        let output = folder.run(line);
+        assert_eq!(output.status.code(), Some(4), "{line}: {}", told(&output));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("1000"), "{line}: {}", told(&output));
+    }
+    assert_eq!(fs::read(&there).expect("the store"), bytes);
 }
 
 #[test]
