@@ -92,13 +92,17 @@ mod exact {
             loop {
                 let mut ready = self.timer.readable().await?;
                 let mut count = [0; 8];
-                match ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut count)?)) {
-                    Ok(read) => {
+                let read = rustix::io::read(self.timer.get_ref(), &mut count);
+                // A timer that rang says nothing more until it rings again.
+                ready.clear_ready();
+                match read {
+                    Ok(_) => {
                         self.set_to = 0;
-                        return read.map(drop);
+                        return Ok(());
                     }
                     // It was set anew meanwhile.
-                    Err(_would_block) => {}
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! The handshake: a full one each time, without resumption, with the certificates recorded whatever they are.
 //!
 //! Chains that were verified are remembered, because verifying a P-384 chain costs more than all else in a
-//! check. That is safe because the memory is keyed by the exact bytes of the whole chain, the name, and the
-//! roots; because the dates are held against the clock each time; and because the handshake's own signature,
-//! which proves that the server has the key, is never remembered.
+//! check. That is safe because the memory is keyed by the exact bytes of the whole chain and the roots; because
+//! the dates are held against the clock, and the name against the certificate, each time; and because the
+//! handshake's own signature, which proves that the server has the key, is never remembered.
 
 use crate::http::spec::{HttpChoice, Tls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -26,8 +26,8 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 /// Chains whose facts are kept; beyond it, all are forgotten.
 const CHAINS_MAX: usize = 20_000;
-/// Names for which one chain is known to be good; beyond it, it is verified again.
-const NAMES_MAX: usize = 16;
+/// Roots with which one chain is known to be good; beyond it, it is verified again.
+const TRUSTS_MAX: usize = 64;
 /// Bytes of the chains that are looked at; a server that shows more is refused by the handshake's own limit.
 const CHAIN_CERTIFICATES_MAX: usize = 32;
 
@@ -259,8 +259,8 @@ pub(crate) struct Chain {
     pub(crate) subjects: Vec<Box<str>>,
     /// Seconds since the epoch within which all of them are valid.
     valid: Option<(u64, u64)>,
-    /// For which names and roots it was verified.
-    verified: Mutex<Vec<(ServerName<'static>, u64)>>,
+    /// The numbers of the roots with which it was verified.
+    verified: Mutex<Vec<u64>>,
 }
 
 impl Chain {
@@ -296,22 +296,17 @@ impl Chain {
         chain
     }
 
-    fn is_verified(&self, server_name: &ServerName<'_>, trust: &Trust, now: UnixTime) -> bool {
+    fn is_verified(&self, trust: &Trust, now: UnixTime) -> bool {
         self.valid.is_some_and(|(from, to)| (from..=to).contains(&now.as_secs()))
-            && self
-                .verified
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-                .any(|(name, number)| *number == trust.number && name == server_name)
+            && self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(&trust.number)
     }
 
-    fn verified(&self, server_name: &ServerName<'_>, trust: &Trust) {
+    fn verified(&self, trust: &Trust) {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= NAMES_MAX {
+        if verified.len() >= TRUSTS_MAX {
             verified.clear();
         }
-        verified.push((server_name.to_owned(), trust.number));
+        verified.push(trust.number);
     }
 }
 
@@ -339,12 +334,11 @@ impl Verifier {
     fn verify(
         &self,
         trust: &Trust,
+        parsed: &ParsedCertificate<'_>,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
         if trust.exact.iter().any(|exact| exact == end_entity) {
             let (_, certificate) = X509Certificate::from_der(end_entity).map_err(|_| CertificateError::BadEncoding)?;
             let seconds = now.as_secs() as i64;
@@ -356,9 +350,9 @@ impl Verifier {
             }
         } else {
             let algorithms = self.certificates.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &trust.roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(parsed, &trust.roots, intermediates, now, algorithms)?;
         }
-        verify_server_name(&parsed, server_name)
+        Ok(())
     }
 }
 
@@ -374,10 +368,12 @@ impl ServerCertVerifier for Verifier {
         let chain = self.certificates.chain(end_entity, intermediates);
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).chain = Some(chain.clone());
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
-        if !chain.is_verified(server_name, trust, now) {
-            self.verify(trust, end_entity, intermediates, server_name, now)?;
-            chain.verified(server_name, trust);
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if !chain.is_verified(trust, now) {
+            self.verify(trust, &parsed, end_entity, intermediates, now)?;
+            chain.verified(trust);
         }
+        verify_server_name(&parsed, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
 
