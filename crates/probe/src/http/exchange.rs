@@ -64,6 +64,8 @@ pub(crate) struct Run {
     /// Bytes that are held beside the inspection's.
     held: usize,
     waits_for_memory: bool,
+    /// Time spent waiting for memory, all in all, microseconds.
+    memory_wait_us: u64,
     via_proxy: bool,
 }
 
@@ -78,6 +80,7 @@ impl Run {
             reservation,
             held: BASE_BYTES,
             waits_for_memory: false,
+            memory_wait_us: 0,
             via_proxy: false,
         }
     }
@@ -90,17 +93,21 @@ impl Run {
 
     /// As [`Run::hold`], for what the inspection asks.
     pub(crate) async fn grow(&mut self, more: usize) -> Result<(), Cause> {
+        let began = self.trace.now();
         self.waits_for_memory = true;
         let result = self.reservation.grow(more).await;
         self.waits_for_memory = false;
+        self.memory_wait_us += self.trace.now().saturating_sub(began);
         result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
     }
 
     async fn reserve(&mut self) -> Result<(), Cause> {
         let bytes = self.held + self.inspection.as_ref().map_or(0, Inspection::held_bytes);
+        let began = self.trace.now();
         self.waits_for_memory = true;
         let result = self.reservation.grow_to(bytes).await;
         self.waits_for_memory = false;
+        self.memory_wait_us += self.trace.now().saturating_sub(began);
         result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
     }
 
@@ -111,7 +118,8 @@ impl Run {
             let message = format!("the process was held up: {took:.1?} passed where the timeout is {timeout:?}");
             return Cause::new(Code::OwnFailure, message);
         }
-        if self.waits_for_memory {
+        // Also one that got its memory too late: what it waited for us is not the site's slowness.
+        if self.waits_for_memory || Duration::from_micros(self.memory_wait_us) >= timeout / 2 {
             return Cause::new(Code::OwnFailure, "no memory was free in time: limits.memory");
         }
         let phase = self.trace.phase().unwrap_or(Phase::Receive);

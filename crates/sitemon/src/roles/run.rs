@@ -81,7 +81,13 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         pid: std::process::id(),
         version: version.to_owned(),
     };
-    let journal = store.begin_run(&start).await.context("cannot write the journal of runs")?;
+    let journal = tokio::select! {
+        begun = begin_run(&*store, &start) => begun?,
+        () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => {
+            store.close().await;
+            return Ok(());
+        }
+    };
     let mut writing = tokio::spawn(writer::run(writer::Options {
         bus: bus.clone(),
         store: store.clone(),
@@ -198,6 +204,22 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
                 tokio::time::sleep(OPEN_AGAIN).await;
             }
             Err(error) => return Err(error).context("cannot open the store"),
+        }
+    }
+}
+
+/// Writes the beginning of this run into the journal, waiting while another program holds the store's file.
+async fn begin_run(store: &dyn Store, start: &RunStart) -> anyhow::Result<i64> {
+    let mut told = false;
+    loop {
+        match store.begin_run(start).await {
+            Err(StoreError::Unavailable(why)) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("waiting for the store: {why}");
+                }
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+            other => return other.context("cannot write the journal of runs"),
         }
     }
 }
