@@ -334,6 +334,32 @@ impl Tapped {
     }
 }
 
+impl Tapped {
+    /// Writing failed: what the server said before it stopped to listen (an alert of TLS, a reset, a farewell)
+    /// says more than that, so what there is to read is looked at first.
+    fn note_unsent<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let Poll::Ready(Err(error)) = result else { return result };
+        let kind = error.kind();
+        let mut scratch = [0; 4096];
+        let last_words = loop {
+            let mut window = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.conn).poll_read(cx, &mut window) {
+                Poll::Ready(Ok(())) if window.filled().is_empty() => break None,
+                Poll::Ready(Ok(())) => lock(&self.tap).walk(window.filled()),
+                Poll::Ready(Err(error)) => break Some(error),
+                Poll::Pending => break None,
+            }
+        };
+        let mut tap = lock(&self.tap);
+        match last_words.filter(|words| words.kind() != io::ErrorKind::UnexpectedEof) {
+            Some(words) => tap.error = Some(words),
+            None if tap.reset.is_some() || tap.farewell.is_some() => tap.eof = true,
+            None => tap.error = Some(error),
+        }
+        Poll::Ready(Err(kind.into()))
+    }
+}
+
 impl AsyncRead for Tapped {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -351,12 +377,12 @@ impl AsyncRead for Tapped {
 impl AsyncWrite for Tapped {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.conn).poll_write(cx, buf);
-        self.note(result)
+        self.note_unsent(cx, result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.conn).poll_flush(cx);
-        self.note(result)
+        self.note_unsent(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -270,16 +270,17 @@ mod tests {
                 _ => column.add(Some(45_000), 0),
             }
         }
-        let lines: Vec<String> =
-            plot(&columns, 5, Timestamp(0), Timestamp(HOUR)).iter().map(|line| bare(line)).collect();
+        // The bar at the left keeps the margin, which the macro would take for its own indentation.
+        let lines = plot(&columns, 5, Timestamp(0), Timestamp(HOUR));
+        let lines: Vec<String> = lines.iter().map(|line| format!("|{}", bare(line))).collect();
         expect_test::expect![[r#"
-                100 ms │          ··········
-                       │          ··········
-               40.0 ms │          ▆▆▆▆▆▆▆▆▆▆            ▂▂▂▂▂▂▂▂
-                       │          ██████████            ████████
-                     0 │████████████████████            ████████
-                        ━━━━━━━━━━╍╍╍╍╍╍╍╍╍╍✗✗✗✗✗     ??━━━━━━━━
-                        00:00:00        00:30:00        01:00:00
+            |    100 ms │          ··········
+            |           │          ··········
+            |   40.0 ms │          ▆▆▆▆▆▆▆▆▆▆            ▂▂▂▂▂▂▂▂
+            |           │          ██████████            ████████
+            |         0 │████████████████████            ████████
+            |            ━━━━━━━━━━╍╍╍╍╍╍╍╍╍╍✗✗✗✗✗     ??━━━━━━━━
+            |            00:00:00        00:30:00        01:00:00
         "#]]
         .assert_eq(&(lines.join("\n") + "\n"));
     }
