@@ -52,7 +52,7 @@ impl H2 {
             .initial_connection_window_size(WINDOW_BYTES)
             .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(64 << 10)
-            .handshake(Tapped { conn, tap: tap.clone() })
+            .handshake(Tapped { conn, tap: tap.clone(), unsent: None })
             .await;
         match opened {
             Ok((send, connection)) => Ok(Self { send, connection, tap, header_bytes, ended: false, failure: None }),
@@ -316,6 +316,8 @@ fn lock(tap: &Mutex<Tap>) -> MutexGuard<'_, Tap> {
 struct Tapped {
     conn: Conn,
     tap: Arc<Mutex<Tap>>,
+    /// Why writing failed, while the server's last words are listened to.
+    unsent: Option<io::Error>,
 }
 
 impl Tapped {
@@ -336,25 +338,28 @@ impl Tapped {
 
 impl Tapped {
     /// Writing failed: what the server said before it stopped to listen (an alert of TLS, a reset, a farewell)
-    /// says more than that, so what there is to read is looked at first.
-    fn note_unsent<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let Poll::Ready(Err(error)) = result else { return result };
-        let kind = error.kind();
+    /// says more than that, so it is listened to until it has no more to say, which on a connection that
+    /// cannot be written to comes soon.
+    fn last_words<T>(&mut self, cx: &mut Context<'_>, unsent: io::Error) -> Poll<io::Result<T>> {
+        let kind = unsent.kind();
         let mut scratch = [0; 4096];
-        let last_words = loop {
+        let words = loop {
             let mut window = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.conn).poll_read(cx, &mut window) {
                 Poll::Ready(Ok(())) if window.filled().is_empty() => break None,
                 Poll::Ready(Ok(())) => lock(&self.tap).walk(window.filled()),
-                Poll::Ready(Err(error)) => break Some(error),
-                Poll::Pending => break None,
+                Poll::Ready(Err(words)) => break Some(words),
+                Poll::Pending => {
+                    self.unsent = Some(unsent);
+                    return Poll::Pending;
+                }
             }
         };
         let mut tap = lock(&self.tap);
-        match last_words.filter(|words| words.kind() != io::ErrorKind::UnexpectedEof) {
+        match words.filter(|words| words.kind() != io::ErrorKind::UnexpectedEof) {
             Some(words) => tap.error = Some(words),
             None if tap.reset.is_some() || tap.farewell.is_some() => tap.eof = true,
-            None => tap.error = Some(error),
+            None => tap.error = Some(unsent),
         }
         Poll::Ready(Err(kind.into()))
     }
@@ -376,13 +381,23 @@ impl AsyncRead for Tapped {
 
 impl AsyncWrite for Tapped {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.conn).poll_write(cx, buf);
-        self.note_unsent(cx, result)
+        if let Some(unsent) = self.unsent.take() {
+            return self.last_words(cx, unsent);
+        }
+        match Pin::new(&mut self.conn).poll_write(cx, buf) {
+            Poll::Ready(Err(error)) => self.last_words(cx, error),
+            result => result,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.conn).poll_flush(cx);
-        self.note_unsent(cx, result)
+        if let Some(unsent) = self.unsent.take() {
+            return self.last_words(cx, unsent);
+        }
+        match Pin::new(&mut self.conn).poll_flush(cx) {
+            Poll::Ready(Err(error)) => self.last_words(cx, error),
+            result => result,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
