@@ -52,15 +52,76 @@ need() {
 
 # What building needs: cargo of the version in Cargo.toml or newer, and a C compiler (SQLite, zstd, aws-lc).
 need_rust() {
-  local wanted have
+  local wanted
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-  command -v cargo >/dev/null ||
-    fail "cargo is missing: Sitemon is built with Rust $wanted or newer." \
-      "Get it from https://rustup.rs (Debian 12's own is too old), open a new shell, and try again."
-  have=$(cargo --version | cut -d' ' -f2)
-  [ "$(printf '%s\n' "$wanted" "${have%%-*}" | sort -V | head -1)" = "$wanted" ] ||
-    fail "cargo $have is too old: Sitemon is built with Rust $wanted or newer." "With rustup: rustup update stable"
+  # Where rustup puts it; a shell that was open before does not know yet.
+  PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
   need cc:gcc /usr/include/stdio.h:libc6-dev
+  rust_fits "$wanted" || install_rust "$wanted"
+}
+
+# at_least WANTED HAVE: whether a version, which may be empty, is new enough.
+at_least() { [ -n "$2" ] && [ "$(printf '%s\n' "$1" "$2" | sort -V | head -1)" = "$1" ]; }
+
+# Whether cargo is there and new enough: by itself, or as the toolchain that was installed for this project.
+rust_fits() {
+  local have
+  have=$(cargo --version 2>/dev/null | cut -d' ' -f2)
+  ! at_least "$1" "${have%%-*}" || return 0
+  [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null || return 1
+  have=$(rustup toolchain list 2>/dev/null | grep -oE "^$1(\.[0-9]+)?-[^ ]*" | head -1)
+  [ -n "$have" ] || return 1
+  export RUSTUP_TOOLCHAIN=$have
+}
+
+# Rust from Debian where it has one that is new enough and none that it would replace, else by rustup, which needs no
+# root and leaves the toolchain that is the user's default as it is.
+install_rust() {
+  local wanted=$1 candidate how
+  how="Get it from https://rustup.rs, open a new shell, and try again."
+  if command -v rustup >/dev/null; then
+    say "installing by rustup: Rust $wanted (your default toolchain stays as it is)"
+    rustup toolchain install "$wanted" --profile minimal --component clippy --component rustfmt --no-self-update >&2 ||
+      fail "could not install Rust $wanted" "Try it by hand to see why: rustup toolchain install $wanted"
+  elif candidate=$(rust_of_debian "$wanted"); then
+    # shellcheck disable=SC2086 # a list of packages
+    install_packages $candidate
+  else
+    need curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    say "installing by https://rustup.rs into ${RUSTUP_HOME:-~/.rustup} and ${CARGO_HOME:-~/.cargo}: Rust $wanted"
+    rust_by_rustup "$wanted" ||
+      fail "could not install Rust $wanted, which Sitemon is built with." "$how"
+  fi
+  rust_fits "$wanted" ||
+    fail "$(cargo --version 2>/dev/null || echo cargo) is too old: Sitemon is built with Rust $wanted or newer." "$how"
+}
+
+# rustup's own installer. The shell's files are left alone: the scripts look where it puts things.
+rust_by_rustup() {
+  mkdir -p target
+  curl --proto '=https' --tlsv1.2 -sSf --connect-timeout 20 --retry 2 -o target/rustup.sh https://sh.rustup.rs || return 1
+  RUSTUP_INIT_SKIP_PATH_CHECK=yes sh target/rustup.sh -y -q --no-modify-path --profile minimal --component clippy --component rustfmt \
+    --default-toolchain "$1" >&2
+}
+
+# The packages of a Rust that is new enough. `cargo-web` is what Debian builds browsers with, newer than its `cargo`.
+rust_of_debian() {
+  local packages version
+  command -v apt-get >/dev/null || return 1
+  [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null || return 1
+  ! command -v cargo >/dev/null && ! command -v rustc >/dev/null || return 1
+  for _ in before after; do
+    for packages in "cargo rustfmt rust-clippy" "cargo-web rustfmt-web rust-web-clippy"; do
+      version=$(apt-cache policy "${packages%% *}" | sed -n 's/^ *Candidate: \(.*:\)\?\([0-9.]*\).*/\2/p')
+      if at_least "$1" "$version"; then
+        echo "$packages"
+        return 0
+      fi
+    done
+    # Lists that are not there yet, or old.
+    as_root apt-get update -q >/dev/null 2>&1 || return 1
+  done
+  return 1
 }
 
 # A Python environment of the project's own in target/venv, with the packages of a requirements file.
