@@ -21,13 +21,19 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# install PACKAGE...: Debian packages, or the words that tell how to get them.
+# Whether this user can be root.
+may_install() { [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null; }
+
+# What rustup is fetched with.
+for_rustup=(curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates)
+
+# install_packages PACKAGE...: Debian packages, or the words that tell how to get them.
 install_packages() {
   local how="apt-get install $*"
   command -v apt-get >/dev/null ||
     fail "missing: $*" "These are the names of Debian's packages, and there is no apt-get here." \
       "Install the same programs by your own package manager, then try again."
-  if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+  if ! may_install; then
     fail "missing: $*" "Installing needs root, and there is no sudo. As root: $how"
   fi
   say "installing from Debian: $*"
@@ -52,11 +58,13 @@ need() {
 
 # What building needs: cargo of the version in Cargo.toml or newer, and a C compiler (SQLite, zstd, aws-lc).
 need_rust() {
-  local wanted
+  local wanted wants=(cc:gcc /usr/include/stdio.h:libc6-dev)
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
   # Where rustup puts it; a shell that was open before does not know yet.
   PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"
-  need cc:gcc /usr/include/stdio.h:libc6-dev
+  # Without root it comes by rustup. All that is missing is told at once.
+  rust_fits "$wanted" || may_install || wants+=("${for_rustup[@]}")
+  need "${wants[@]}"
   rust_fits "$wanted" || install_rust "$wanted"
 }
 
@@ -87,7 +95,7 @@ install_rust() {
     # shellcheck disable=SC2086 # a list of packages
     install_packages $candidate
   else
-    need curl:curl /etc/ssl/certs/ca-certificates.crt:ca-certificates
+    need "${for_rustup[@]}"
     say "installing by https://rustup.rs into ${RUSTUP_HOME:-~/.rustup} and ${CARGO_HOME:-~/.cargo}: Rust $wanted"
     rust_by_rustup "$wanted" ||
       fail "could not install Rust $wanted, which Sitemon is built with." "$how"
@@ -101,14 +109,14 @@ rust_by_rustup() {
   mkdir -p target
   curl --proto '=https' --tlsv1.2 -sSf --connect-timeout 20 --retry 2 -o target/rustup.sh https://sh.rustup.rs || return 1
   RUSTUP_INIT_SKIP_PATH_CHECK=yes sh target/rustup.sh -y -q --no-modify-path --profile minimal --component clippy --component rustfmt \
-    --default-toolchain "$1" >&2
+    --default-toolchain "$1" >/dev/null
 }
 
 # The packages of a Rust that is new enough. `cargo-web` is what Debian builds browsers with, newer than its `cargo`.
 rust_of_debian() {
   local packages version
   command -v apt-get >/dev/null || return 1
-  [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null || return 1
+  may_install || return 1
   ! command -v cargo >/dev/null && ! command -v rustc >/dev/null || return 1
   for _ in before after; do
     for packages in "cargo rustfmt rust-clippy" "cargo-web rustfmt-web rust-web-clippy"; do
