@@ -39,14 +39,19 @@ pub(crate) struct Names {
     hosts: PathBuf,
     system: Mutex<Option<Loaded>>,
     servers: Mutex<HashMap<Vec<SocketAddr>, Arc<Servers>>>,
-    cache: Mutex<HashMap<CacheKey, (Addresses, Instant)>>,
+    cache: Mutex<HashMap<CacheKey, (Kept, Instant)>>,
     libc: Arc<Semaphore>,
     /// Identifiers of queries that nobody can foretell: a keyed hash of a counter.
     random: RandomState,
     asked: AtomicU64,
 }
 
-type CacheKey = (Resolver, Box<str>, Family);
+/// Who was asked for what, and for which families.
+type CacheKey = (Resolver, Box<str>, SmallVec<[Family; 2]>);
+
+/// What all families of a name came to; one without addresses has none. Kept and forgotten as a whole: with one family
+/// alone a site would be down whose other family answers.
+type Kept = SmallVec<[(Family, Addresses); 2]>;
 
 /// The machine's files as they were read.
 #[derive(Debug)]
@@ -134,19 +139,19 @@ impl Names {
         }
     }
 
-    fn cached(&self, resolver: &Resolver, name: &str, family: Family) -> Option<Addresses> {
+    fn cached(&self, key: &CacheKey) -> Option<Kept> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let (addresses, until) = cache.get(&(resolver.clone(), name.into(), family))?;
-        (Instant::now() < *until).then(|| addresses.clone())
+        let (kept, until) = cache.get(key)?;
+        (Instant::now() < *until).then(|| kept.clone())
     }
 
-    fn keep(&self, resolver: &Resolver, name: &str, family: Family, addresses: &Addresses, ttl: Duration) {
+    fn keep(&self, key: CacheKey, kept: Kept, ttl: Duration) {
         let Some(until) = Instant::now().checked_add(ttl).filter(|_| !ttl.is_zero()) else { return };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHED_MAX {
             cache.clear();
         }
-        cache.insert((resolver.clone(), name.into(), family), (addresses.clone(), until));
+        cache.insert(key, (kept, until));
     }
 
     /// Begins to ask for a name.
@@ -165,15 +170,15 @@ impl Names {
                 && name.is_char_boundary(name.len() - 10)
                 && name[name.len() - 10..].eq_ignore_ascii_case(".localhost");
         if question.cached {
-            let kept: SmallVec<[_; 2]> = families
-                .iter()
-                .filter_map(|family| Some((*family, self.cached(question.resolver, question.name, *family)?)))
-                .collect();
-            if !kept.is_empty() {
-                lookup.ready.extend(kept.into_iter().map(|(f, a)| (f, Outcome::Found(a, Duration::ZERO))));
+            let key = (question.resolver.clone(), question.name.into(), families.clone());
+            if let Some(kept) = self.cached(&key) {
+                let outcome = |addresses: Addresses| {
+                    if addresses.is_empty() { Outcome::Empty } else { Outcome::Found(addresses, Duration::ZERO) }
+                };
+                lookup.ready.extend(kept.into_iter().map(|(family, addresses)| (family, outcome(addresses))));
                 return lookup;
             }
-            lookup.keep = Some((question.resolver.clone(), question.name.into()));
+            lookup.keep = Some(Keeping { key, kept: Kept::new(), ttl: Duration::MAX });
         }
         match question.resolver {
             Resolver::System => match self.system() {
@@ -213,7 +218,16 @@ pub(crate) struct Question<'a> {
 pub(crate) struct Lookup {
     ready: SmallVec<[(Family, Outcome); 2]>,
     source: Source,
-    keep: Option<(Resolver, Box<str>)>,
+    /// As long as it is not settled whether the name is kept.
+    keep: Option<Keeping>,
+}
+
+/// A name that is to be kept once all its families have come.
+struct Keeping {
+    key: CacheKey,
+    kept: Kept,
+    /// The shortest of the times that they may be kept.
+    ttl: Duration,
 }
 
 impl fmt::Debug for Lookup {
@@ -308,6 +322,27 @@ impl Asking {
     }
 }
 
+impl Keeping {
+    /// Takes in what a family came to. Ends when all have come, and where one failed.
+    fn learn(mut self, family: Family, outcome: &Outcome, names: &Names) -> Option<Self> {
+        match outcome {
+            Outcome::Found(addresses, ttl) => {
+                self.ttl = self.ttl.min(*ttl);
+                self.kept.push((family, addresses.clone()));
+            }
+            Outcome::Empty => self.kept.push((family, Addresses::new())),
+            Outcome::NotFound | Outcome::Failed(..) | Outcome::Own(_) => return None,
+        }
+        if self.kept.len() < self.key.2.len() {
+            return Some(self);
+        }
+        if self.kept.iter().any(|(_, addresses)| !addresses.is_empty()) {
+            names.keep(self.key, self.kept, self.ttl);
+        }
+        None
+    }
+}
+
 impl Lookup {
     fn known(&mut self, families: &[Family], addresses: &Addresses) {
         for family in families {
@@ -326,8 +361,8 @@ impl Lookup {
             Source::Nothing => None,
             Source::Asking(asking) => {
                 let next = std::future::poll_fn(|cx| asking.poll(cx)).await;
-                if let (Some((family, Outcome::Found(addresses, ttl))), Some((resolver, name))) = (&next, &self.keep) {
-                    names.keep(resolver, name, *family, addresses, *ttl);
+                if let (Some((family, outcome)), Some(keeping)) = (&next, self.keep.take()) {
+                    self.keep = keeping.learn(*family, outcome, names);
                 }
                 next
             }
@@ -365,10 +400,11 @@ impl Lookup {
                     } else {
                         found.extend(addresses);
                     }
-                    if family == Family::V6 && !all {
+                    // A name that is to be kept is waited for a little, so that it is known as a whole.
+                    if family == Family::V6 && !all && self.keep.is_none() {
                         return Ok(found);
                     }
-                    if !all {
+                    if !all && delay.is_none() {
                         delay = Some(Box::pin(tokio::time::sleep(RESOLUTION_DELAY)));
                     }
                 }

@@ -5,7 +5,8 @@ use serde_json::json;
 use sitemon_model::Phase;
 use sitemon_probe::{Shared, SharedOptions};
 use sitemon_testkit::{FaultyNames, FaultySite, NameFault, Scheme};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_millis(2500);
@@ -94,6 +95,35 @@ async fn each_check_asks_unless_names_are_kept() {
     check.check().await;
     check.check().await;
     assert_eq!(names.asked("brief.test").len(), 2);
+}
+
+#[tokio::test]
+async fn a_name_is_kept_with_both_its_families() {
+    let names = FaultyNames::start().expect("names");
+    let host = "dual.test";
+    names.set(host, "dns-addresses?a=127.0.0.1&aaaa=::1").expect("a command");
+    // Each of the two answers once, and is gone.
+    let four = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = four.local_addr().expect("its address").port();
+    let six = TcpListener::bind(("::1", port)).expect("the same port of IPv6");
+    for listener in [four, six] {
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            drop(listener);
+            // The request comes in one piece, whatever is in it.
+            let _ = stream.read(&mut [0; 4096]);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("it is read");
+        });
+    }
+    let options = json!({"request": {"resolver": [names.address().to_string()], "dns_cache": "ttl"}});
+    let check = ready(&format!("http://{host}:{port}/"), TIMEOUT, &options);
+    for six in [true, false] {
+        let observation = check.check().await;
+        assert_eq!(told(&observation), "up", "{}", why(&observation));
+        assert_eq!(observation.hops[0].address.map(|address| address.is_ipv6()), Some(six));
+    }
+    // IPv4 was known as well, and nobody was asked again.
+    assert_eq!(names.asked(host).len(), 2);
 }
 
 #[tokio::test]
