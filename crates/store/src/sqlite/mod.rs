@@ -25,6 +25,7 @@ use crate::{
 use async_trait::async_trait;
 use pack::Packer;
 use read::Readers;
+use rusqlite::ffi::SQLITE_IOERR_WRITE;
 use sitemon_model::tree::{Faults, Fields};
 use sitemon_model::{Observation, Timestamp};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,11 @@ impl Config for Options {
 
     async fn exists(&self) -> Result<bool, StoreError> {
         match self.path.metadata() {
-            Ok(found) => Ok(found.len() > 0),
+            Ok(found) if found.len() == 0 => Ok(false),
+            Ok(_) => {
+                let path = self.path.clone();
+                joined(tokio::task::spawn_blocking(move || Ok(!read::is_empty(&path)))).await
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StoreError::Unusable(format!("cannot read {}: {error}", self.path.display()))),
         }
@@ -218,27 +223,37 @@ enum Error {
 }
 
 impl Error {
-    /// What it is to the caller. Locked, away and full is worth another try; the rest is not.
+    /// What it is to the caller. Locked, full and failing disks are worth another try; the rest is not: what the
+    /// database says about itself that cannot be true is damage.
     fn of(self, path: &Path) -> StoreError {
         use rusqlite::ErrorCode as Code;
         let shown = path.display();
-        match self {
-            Self::Store(error) => error,
-            Self::Damaged(what) => StoreError::Damaged(format!("{shown} is damaged: {what} cannot be read")),
-            Self::Compression(error) => StoreError::Unavailable(format!("cannot use {shown}: {error}")),
-            Self::Sql(error) => match error.sqlite_error_code() {
-                Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
-                    StoreError::Damaged(format!("{shown} is damaged, or no database: {error}"))
-                }
-                Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
-                    StoreError::Unavailable(format!("{shown} is locked by another program"))
-                }
-                Some(Code::DiskFull) => StoreError::Unavailable(format!("no space left for {shown}")),
-                Some(Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen) => {
-                    StoreError::Unusable(format!("cannot write {shown}: {error}"))
-                }
-                _ => StoreError::Unavailable(format!("cannot use {shown}: {error}")),
-            },
+        let error = match self {
+            Self::Store(error) => return error,
+            Self::Damaged(what) => return StoreError::Damaged(format!("{shown} is damaged: {what} cannot be read")),
+            Self::Compression(error) => return StoreError::Unavailable(format!("cannot use {shown}: {error}")),
+            Self::Sql(error) => error,
+        };
+        let grows_no_more = || error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_WRITE);
+        match error.sqlite_error_code() {
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+                StoreError::Unavailable(format!("{shown} is locked by another program"))
+            }
+            Some(Code::DiskFull) => StoreError::Unavailable(format!("no space left for {shown}")),
+            Some(Code::SystemIoFailure) if grows_no_more() => StoreError::Unavailable(format!(
+                "the system does not let {shown} grow: a limit of the size of files, a quota, or a failing disk"
+            )),
+            Some(Code::CannotOpen) => StoreError::Unusable(format!("cannot open {shown}: {error}")),
+            Some(Code::ReadOnly | Code::PermissionDenied) => {
+                StoreError::Unusable(format!("cannot write {shown}: {error}"))
+            }
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => {
+                StoreError::Damaged(format!("{shown} is damaged, or no database: {error}"))
+            }
+            Some(Code::ConstraintViolation | Code::TypeMismatch | Code::Unknown) | None => {
+                StoreError::Damaged(format!("{shown} is damaged: {error}"))
+            }
+            _ => StoreError::Unavailable(format!("cannot use {shown}: {error}")),
         }
     }
 }

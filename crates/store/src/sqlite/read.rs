@@ -3,15 +3,19 @@
 use super::{Error, chunk, schema};
 use crate::record::{self, Shape};
 use crate::{Measures, Run, RunStart, SiteRecord, StoreError};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row};
 use sitemon_model::Timestamp;
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a read waits where it must (only while the file is being made or recovered).
 const BUSY: Duration = Duration::from_secs(5);
+/// How the file is opened.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 /// Connections kept for the next read.
 const IDLE: usize = 4;
 
@@ -51,6 +55,50 @@ impl Readers {
     pub(super) fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// Whether the file is a database without tables, as one is for a moment that is being made. What cannot be read is
+/// told by who opens it.
+pub(super) fn is_empty(path: &Path) -> bool {
+    matches!(connect(path), Ok((_, schema::Stand::Empty)))
+}
+
+/// Opens a connection, and looks what the file is.
+///
+/// To be read, a database needs its log beside it, which is made anew where it was closed well. Where no file can be
+/// made, as on a read-only medium, and no log tells of somebody who writes, it is read as one that does not change.
+fn connect(path: &Path) -> rusqlite::Result<(Connection, schema::Stand)> {
+    let open = |path: &Path, flags| {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        let stand = schema::stand(&connection)?;
+        Ok((connection, stand))
+    };
+    let opened = open(path, FLAGS);
+    let refused = |error: &rusqlite::Error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match opened {
+        Err(error) if refused(&error) && path.is_file() && !Path::new(&log).exists() => {
+            open(Path::new(&unchanging(path)), FLAGS | OpenFlags::SQLITE_OPEN_URI)
+        }
+        opened => opened,
+    }
+}
+
+/// The address of a file that does not change while it is read: <https://sqlite.org/uri.html>.
+fn unchanging(path: &Path) -> OsString {
+    let mut address = b"file:".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => address.extend(format!("%{byte:02x}").bytes()),
+            byte => address.push(*byte),
+        }
+    }
+    address.extend(b"?immutable=1");
+    OsString::from_vec(address)
 }
 
 /// One connection that reads.
@@ -144,11 +192,8 @@ impl Selection {
 
 impl Reader {
     fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .map_err(|error| StoreError::Unusable(format!("cannot open {}: {error}", path.display())))?;
-        connection.busy_timeout(BUSY)?;
-        match schema::stand(&connection)? {
+        let (connection, stand) = connect(path)?;
+        match stand {
             schema::Stand::Ours(found) if found > schema::VERSION => {
                 let path = path.display().to_string();
                 return Err(StoreError::Newer { path, found, known: schema::VERSION }.into());
