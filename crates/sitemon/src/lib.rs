@@ -4,5 +4,6 @@ pub mod cli;
 mod clock;
 pub mod config;
 pub mod roles;
+mod runtime;
 mod serve;
 mod telemetry;

@@ -22,7 +22,7 @@ mod stats;
 mod status;
 
 use crate::config::{ConfigError, Source};
-use crate::roles;
+use crate::{roles, runtime};
 use args::{Cli, Color, Command};
 use clap::Parser as _;
 use sitemon_store::StoreError;
@@ -154,9 +154,5 @@ fn choose_colors(arguments: impl Iterator<Item = std::ffi::OsString>) {
 
 /// Runs a command that only reads, on this thread.
 fn on_this_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Own(format!("cannot start: {error}")))?
-        .block_on(work)
+    runtime::block_on(work).map_err(|error| Failure::Own(format!("cannot start: {error}")))?
 }

@@ -8,6 +8,11 @@ pub mod writer;
 pub use run::run;
 
 use crate::config::ConfigError;
+use sitemon_store::StoreError;
+use std::time::Duration;
+
+/// A store that is away is asked again so often.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a role ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -18,4 +23,23 @@ pub enum Failure {
     /// Sitemon itself failed: exit code 4.
     #[error("{0:#}")]
     Own(#[from] anyhow::Error),
+}
+
+/// Asks the store until it is there, telling once that it is waited for. The error is one that waiting does not mend.
+async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut told = false;
+    loop {
+        match ask().await {
+            Err(StoreError::Unavailable(why)) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("waiting for the store: {why}");
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }

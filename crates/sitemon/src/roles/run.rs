@@ -1,13 +1,13 @@
 //! `sitemon run`: the roles checker and writer in one process, joined by the bus.
 
-use super::Failure;
 use super::checker::{self, Checker};
 use super::reload::{Changes, FileWatch};
 use super::writer::{self, Rules};
-use crate::clock;
+use super::{ASK_AGAIN, Failure, patiently};
 use crate::config::{self, Config, Source, Watched};
 use crate::serve::{self, Readiness, Shown};
 use crate::telemetry::Telemetry;
+use crate::{clock, runtime};
 use anyhow::Context as _;
 use sitemon_model::Timestamp;
 use sitemon_store::{Access, RunStart, SiteRecord, Store, StoreError};
@@ -18,8 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The journal of runs says at least so often that the process is alive.
 const JOURNAL_EVERY: Duration = Duration::from_secs(5);
-/// A store that is away at the start is tried again so often.
-const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long the end waits for the store, after the checks have ended.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
 /// With no more sites than these, the first observation of each is told in the log.
@@ -29,9 +27,7 @@ const ORIGIN: &str = "file";
 
 /// Runs until it is told to stop by SIGTERM or SIGINT.
 pub fn run(source: &Source, watch: bool) -> Result<(), Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    runtime.block_on(supervise(source, watch))
+    runtime::block_on(supervise(source, watch)).context("cannot start a runtime")?
 }
 
 async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
@@ -64,17 +60,16 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         tracing::info!("metrics at http://{bound}/metrics");
     }
 
-    let opened = tokio::select! {
-        opened = open_store(&config) => opened?,
+    let store = tokio::select! {
+        opened = patiently(|| config.store.open(Access::Write("run"))) => opened.context("cannot open the store")?,
         () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
     };
-    let store = opened;
     let bus = config.bus.open().await.context("cannot open the bus")?;
     readiness.waits_for(&["sites"]);
 
     let rules = Rules::default();
     rules.learn(&config.sites);
-    let baselines = rules.seed(&*store, clock::wall()).await.context("cannot read the baselines")?;
+    let baselines = patiently(|| rules.seed(&*store, clock::wall())).await.context("cannot read the baselines")?;
     let start = RunStart {
         at: clock::wall(),
         location: config.location.clone(),
@@ -82,7 +77,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         version: version.to_owned(),
     };
     let journal = tokio::select! {
-        begun = begin_run(&*store, &start) => begun?,
+        begun = patiently(|| store.begin_run(&start)) => begun.context("cannot write the journal of runs")?,
         () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => {
             store.close().await;
             return Ok(());
@@ -184,44 +179,11 @@ async fn finish(
         match tokio::time::timeout(STORE_PATIENCE, writing).await {
             Ok(Ok(written)) => written?,
             Ok(Err(error)) => return Err(anyhow::Error::new(error).context("the writer has ended")),
-            Err(_) => anyhow::bail!("the store could not be written to until the end"),
+            Err(_) => anyhow::bail!("the store could not be written to until the end: {lost} observations are lost"),
         }
     }
     anyhow::ensure!(lost == 0, "{lost} observations could not be stored and are lost");
     Ok(())
-}
-
-/// Opens the store, waiting for one that is away.
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let mut told = false;
-    loop {
-        match config.store.open(Access::Write("run")).await {
-            Ok(store) => return Ok(store),
-            Err(StoreError::Unavailable(why)) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("waiting for the store: {why}");
-                }
-                tokio::time::sleep(OPEN_AGAIN).await;
-            }
-            Err(error) => return Err(error).context("cannot open the store"),
-        }
-    }
-}
-
-/// Writes the beginning of this run into the journal, waiting while another program holds the store's file.
-async fn begin_run(store: &dyn Store, start: &RunStart) -> anyhow::Result<i64> {
-    let mut told = false;
-    loop {
-        match store.begin_run(start).await {
-            Err(StoreError::Unavailable(why)) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("waiting for the store: {why}");
-                }
-                tokio::time::sleep(OPEN_AGAIN).await;
-            }
-            other => return other.context("cannot write the journal of runs"),
-        }
-    }
 }
 
 /// Brings a new configuration into force as far as that needs no restart; the sites from now on.
@@ -304,7 +266,7 @@ fn save_sites(store: &Arc<dyn Store>, sites: &[Arc<Watched>]) {
             if !matches!(error, StoreError::Unavailable(_)) {
                 return;
             }
-            tokio::time::sleep(OPEN_AGAIN).await;
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     });
 }

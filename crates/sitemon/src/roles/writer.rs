@@ -1,6 +1,7 @@
 //! The role writer: observations from the bus into the store, findings made against the baselines on the way,
 //! and the upkeep of the store.
 
+use super::patiently;
 use crate::clock;
 use crate::config::Watched;
 use crate::telemetry::Telemetry;
@@ -148,7 +149,8 @@ impl Writer {
                 Some(Event::Assigned(assigned)) => {
                     for assignment in assigned {
                         let partition = assignment.partition;
-                        let at = self.store.position(&source(partition)).await.context("cannot read positions")?;
+                        let source = source(partition);
+                        let at = patiently(|| self.store.position(&source)).await.context("cannot read positions")?;
                         self.expected.insert(partition, at);
                         self.reader.begin(partition, at).await.context("cannot begin to read observations")?;
                     }
