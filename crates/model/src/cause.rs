@@ -201,6 +201,23 @@ codes! {
     OwnFailure = 831, "own.failure", Own;
 }
 
+impl Code {
+    /// Whether it says that the site took too long: where the time was lost by ourselves, that is not known.
+    pub const fn is_slowness(self) -> bool {
+        matches!(
+            self,
+            Self::DnsTimeout
+                | Self::ConnectTimeout
+                | Self::ProxyTimeout
+                | Self::TlsTimeout
+                | Self::SendTimeout
+                | Self::WaitTimeout
+                | Self::ReceiveTimeout
+                | Self::ResponseTimeExceeded
+        )
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -225,6 +242,8 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(!code.meaning().is_empty());
+            let slowness = code.as_str().ends_with(".timeout") || *code == Code::ResponseTimeExceeded;
+            assert_eq!(code.is_slowness(), slowness, "{code}");
         }
         assert_eq!(Code::HttpStatus.number(), 501);
     }

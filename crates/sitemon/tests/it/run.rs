@@ -352,6 +352,36 @@ fn a_pause_is_ours_and_never_the_sites_fault() {
 }
 
 #[test]
+fn a_pause_shorter_than_that_makes_no_site_slow() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let mut configuration =
+        String::from("defaults: {interval: 1s, timeout: 700ms, request: {tls: {insecure: true}}}\nsites:\n");
+    // A handshake of 300 ms, and after it more to be said: a pause of a second leaves no time for that.
+    for number in 0..20 {
+        let url = site.url(Scheme::Https, &format!("tls-slow?ms=300&n={number}")).expect("a URL");
+        let _ = writeln!(configuration, "  - {{name: s{number}, url: '{url}'}}");
+    }
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..3 {
+        monitor.signal(rustix::process::Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1100));
+        monitor.signal(rustix::process::Signal::CONT);
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+    let stored = monitor.export();
+    for number in 0..20 {
+        assert_gapless(&of(&stored, &format!("s{number}")), &format!("s{number}"), 1_000_000);
+    }
+    let down: Vec<&Value> = stored.iter().filter(|observation| observation["verdict"] == "down").collect();
+    assert!(down.is_empty(), "{down:?}");
+    let ours = stored.iter().filter(|observation| causes(observation) == ["own.failure"]).count();
+    assert!(ours >= 3, "pauses hit nothing: {ours}");
+}
+
+#[test]
 fn a_second_run_names_the_first() {
     let folder = tempfile::tempdir().expect("a folder");
     let configuration = "sites: []\n";

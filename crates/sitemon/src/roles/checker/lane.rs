@@ -2,6 +2,7 @@
 //! handed from thread to thread on the way of a check, and an idle site is an entry in a table.
 
 use super::gate::{Gates, Turn};
+use super::looks::{Looks, Lost};
 use super::outbox::Outbox;
 use crate::clock::{self, Alarm};
 use crate::config::Watched;
@@ -17,8 +18,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-/// A lane that has not looked for so long was paused, starved or suspended.
-const PAUSED_AFTER_US: u64 = 2_000_000;
 /// Observations are handed to the bus at least so often.
 const FLUSH_EVERY: Duration = Duration::from_millis(20);
 /// Observations are handed to the bus at once when there are so many.
@@ -72,6 +71,8 @@ pub struct Parts {
     pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
+    /// Whether it speaks for all lanes of what all of them notice.
+    pub speaks: bool,
     /// What it is told.
     pub commands: mpsc::Receiver<Command>,
 }
@@ -84,6 +85,7 @@ pub struct Lane {
     shared: Arc<Shared>,
     outbox: Outbox,
     tell_first: bool,
+    speaks: bool,
     plan: Plan,
     /// By id; ids of forgotten sites are used again.
     sites: Vec<Option<Entered>>,
@@ -94,8 +96,7 @@ pub struct Lane {
     latest: Option<HashMap<u32, Latest>>,
     active: HashMap<(u32, Reason), Active>,
     checks: JoinSet<Ended>,
-    /// Monotonic microseconds of the last look at the clocks.
-    looked_at: u64,
+    looks: Looks,
     /// More was due than the bus could take.
     behind: bool,
     /// Until when running checks have time, once a stop is under way.
@@ -125,8 +126,8 @@ struct Active {
     /// When it must have ended by its timeout.
     ends_by: Timestamp,
     spawned_at: Timestamp,
-    /// Microseconds that the process did not run meanwhile.
-    paused_us: u64,
+    /// Time that it was not given.
+    lost: Lost,
     /// The next slot of the site, which waits for this check to end.
     next: Option<Timestamp>,
 }
@@ -138,7 +139,7 @@ impl Lane {
     /// Runs until it is told to stop, or nobody can tell it anymore; ends when everything it observed is
     /// acknowledged, or with the number of observations that were given up. Needs a current-thread runtime.
     pub async fn run(parts: Parts) -> std::io::Result<u64> {
-        let Parts { location, gates, telemetry, shared, outbox, keep_latest, tell_first, mut commands } = parts;
+        let Parts { location, gates, telemetry, shared, outbox, keep_latest, tell_first, speaks, mut commands } = parts;
         let now = clock::now();
         let mut lane = Self {
             location,
@@ -147,6 +148,7 @@ impl Lane {
             shared: shared(),
             outbox,
             tell_first,
+            speaks,
             plan: Plan::new(now),
             sites: Vec::new(),
             free: Vec::new(),
@@ -154,7 +156,7 @@ impl Lane {
             latest: keep_latest.then(HashMap::new),
             active: HashMap::new(),
             checks: JoinSet::new(),
-            looked_at: now.mono,
+            looks: Looks::new(now.mono),
             behind: false,
             stopping: None,
         };
@@ -179,7 +181,7 @@ impl Lane {
                 break;
             }
             let wake = if lane.behind { now.mono + CROWDED_PAUSE_US } else { lane.plan.next_wake() };
-            alarm.set(wake)?;
+            alarm.set(lane.looks.next(now.mono, wake, !lane.active.is_empty()))?;
             tokio::select! {
                 biased;
                 rung = alarm.ring() => rung?,
@@ -203,10 +205,9 @@ impl Lane {
 
     /// Marks the checks under way where this thread did not run for a while: what they measured is not true.
     fn notice_pause(&mut self, now: Now) {
-        let gap = now.mono.saturating_sub(self.looked_at);
-        self.looked_at = now.mono;
-        if gap >= PAUSED_AFTER_US {
-            self.active.values_mut().for_each(|active| active.paused_us += gap);
+        let lost = self.looks.look(now.mono);
+        if lost != Lost::default() {
+            self.active.values_mut().for_each(|active| active.lost.add(lost));
         }
     }
 
@@ -215,11 +216,11 @@ impl Lane {
         let (mut missed, mut absent, mut late_us) = (0, 0, 0);
         loop {
             let step = self.plan.due(now, DUE_MAX, due);
-            if step.clock_stepped_us != 0 {
+            if step.clock_stepped_us != 0 && self.speaks {
                 self.telemetry.clock_stepped(step.clock_stepped_us);
             }
             if step.suspended_us > 0 {
-                self.active.values_mut().for_each(|active| active.paused_us += step.suspended_us);
+                self.active.values_mut().for_each(|active| active.lost.paused_us += step.suspended_us);
             }
             missed += step.missed;
             absent += step.absent;
@@ -319,7 +320,7 @@ impl Lane {
             waits,
             ends_by: now.wall.plus(timeout),
             spawned_at: now.wall,
-            paused_us: 0,
+            lost: Lost::default(),
             next: None,
         };
         self.active.insert((id, reason), active);
@@ -351,10 +352,10 @@ impl Lane {
         };
         let Some(active) = self.active.remove(&(id, reason)) else { return };
         let mut observation = observation;
-        if active.paused_us > 0 && observation.started_at.is_some() {
-            let seconds = active.paused_us as f64 / 1e6;
-            let message = format!("the process was paused, starved or suspended for {seconds:.1} s during the check");
-            observation.verdict = Verdict::Unknown(vec![Cause::new(Code::OwnFailure, message)]);
+        if observation.started_at.is_some()
+            && let Some(verdict) = active.lost.excuse(&observation.verdict, observation.timeout_us)
+        {
+            observation.verdict = verdict;
             observation.response_time_us = None;
         }
         self.record(id, &active.watched.site, observation);

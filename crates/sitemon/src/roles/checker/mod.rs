@@ -4,6 +4,7 @@
 
 mod gate;
 mod lane;
+mod looks;
 mod outbox;
 
 use crate::config::{Limits, Watched};
@@ -186,6 +187,7 @@ fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: Share
         outbox: Outbox::new(options.bus.clone(), options.telemetry.clone()),
         keep_latest: options.keep_latest,
         tell_first: options.tell_first,
+        speaks: index == 0,
         commands: receiver,
     };
     let runtime =
