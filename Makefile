@@ -1,11 +1,14 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench soak
+.PHONY: help run demo test lint bench soak campaign
 
 # How long and how large `make soak` is.
 MINUTES ?= 5
 SITES ?= 1000
+# How many kills `make campaign` takes; a SEED that it printed brings the same ones again.
+KILLS ?= 100
+SEED ?=
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -27,3 +30,6 @@ bench: ## processor time of a check, beside an aiohttp client in the same run
 
 soak: ## real web servers for a while: make soak MINUTES=5 SITES=1000
 	@scripts/soak --minutes $(MINUTES) --sites $(SITES)
+
+campaign: ## kill -9 and other trouble under load: make campaign KILLS=100 SEED=1
+	@scripts/campaign --kills $(KILLS) $(if $(SEED),--seed $(SEED))

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -209,6 +210,33 @@ def write_config(path, sites, **keys):
     return path
 
 
+# Namespaces
+
+
+def in_namespaces(flags, script, *arguments, seconds):
+    """Runs a script of this folder in Linux namespaces of its own, as root there, and prints what it printed."""
+    space = ["unshare", *([] if os.getuid() == 0 else ["-r"]), *flags]
+    command = [*space, sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    print(done.stdout)
+    assert done.returncode == 0, (
+        f"{done.stdout}{done.stderr}\n(Namespaces of its own are needed: root, or a kernel that lets users make them: "
+        "sysctl kernel.unprivileged_userns_clone=1)"
+    )
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    """A file system of its own, which can be filled without harm. Only in a mount namespace."""
+    place = folder / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 # Certificates
 
 
@@ -267,16 +295,18 @@ class Authority:
 class Names(threading.Thread):
     """A resolver for `.test`: 127.0.0.1 for all names; `six-…` is ::1 alone, `dual-…` both, `hang-…` never answered.
 
-    Other names do not exist.
+    Other names do not exist. When they have `moved`, 127.0.0.2 is said instead.
     """
 
-    def __init__(self):
+    def __init__(self, port=0, ttl=60):
         super().__init__(daemon=True)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
-        self.asked = 0
+        self.ttl, self.moved = ttl, False
+        # What was asked: name, kind, and when.
+        self.questions = []
 
     def __enter__(self):
         self.start()
@@ -295,31 +325,30 @@ class Names(threading.Thread):
             if not query:
                 return
             with contextlib.suppress(OSError, IndexError, struct.error):
-                self.asked += 1
                 answer = self.answer(query)
                 if answer:
                     self.socket.sendto(answer, peer)
 
-    @staticmethod
-    def answer(query):
+    def answer(self, query):
         labels, at = [], 12
         while query[at]:
             labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1").lower())
             at += 1 + query[at]
-        if labels[0].startswith("hang-"):
-            return None
         question = query[12 : at + 5]
         (kind,) = struct.unpack_from("!H", query, at + 1)
+        self.questions.append((".".join(labels), kind, now_us()))
+        if labels[0].startswith("hang-"):
+            return None
         addresses = []
         known = labels[-1:] == ["test"]
         six, dual = labels[0].startswith("six-"), labels[0].startswith("dual-")
         if known and kind == 1 and not six:
-            addresses = [socket.inet_aton("127.0.0.1")]
+            addresses = [socket.inet_aton("127.0.0.2" if self.moved else "127.0.0.1")]
         if known and kind == 28 and (six or dual):
             addresses = [socket.inet_pton(socket.AF_INET6, "::1")]
         flags = 0x8580 if known else 0x8583
         head = struct.pack("!2sHHHHH", query[:2], flags, 1, len(addresses), 0, 0)
-        records = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(a)) + a for a in addresses)
+        records = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, self.ttl, len(a)) + a for a in addresses)
         return head + question + records
 
 

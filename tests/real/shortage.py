@@ -1,9 +1,7 @@
 """A machine that lacks something: descriptors, IPv6. Slower or unknown, never a false down."""
 
-import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +16,7 @@ from harness import (
     Sitemon,
     by_site,
     export,
+    in_namespaces,
     now_us,
     real_pages,
     slots,
@@ -70,13 +69,7 @@ def few_files(folder, files=256, count=1000, seconds=20):
 
 def without_ipv6():
     """Runs `inside` on a machine of its own (a network namespace) that has no IPv6."""
-    space = ["unshare", "-n"] if os.getuid() == 0 else ["unshare", "-r", "-n"]
-    done = subprocess.run([*space, sys.executable, __file__], capture_output=True, text=True, timeout=120)
-    print(done.stdout)
-    assert done.returncode == 0, (
-        f"{done.stdout}{done.stderr}\n(A network namespace is needed: root, or a kernel that lets users make them: "
-        "sysctl kernel.unprivileged_userns_clone=1)"
-    )
+    in_namespaces(["-n"], __file__, seconds=120)
 
 
 def inside(folder):

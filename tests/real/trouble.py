@@ -1,26 +1,31 @@
 """The store in trouble: locked by another process, or on a disk that is full. No check is late, nothing is lost."""
 
-import os
+import contextlib
+import resource
 import sqlite3
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from harness import (
     MICRO,
+    SITEMON,
     Authority,
     Nginx,
+    Process,
     Sitemon,
     by_site,
     export,
+    in_namespaces,
     micros,
     now_us,
     quantile,
     real_pages,
     slots,
+    small_disk,
     write_config,
 )
 
@@ -42,34 +47,36 @@ def through(folder, place, count, trouble):
         )
         with Sitemon(config, folder) as watching:
             time.sleep(3)
-            before = watching.resident_bytes()
-            seconds = trouble(place)
+            before, since_us = watching.resident_bytes(), now_us()
+            seconds = trouble(place, watching)
+            until_us = now_us()
             after = watching.resident_bytes()
             time.sleep(3)
             stopped_us = now_us()
             assert watching.stop(30) == 0, watching.said()[-2000:]
     stored = by_site(export(config))
-    lags = []
+    calm, troubled = [], []
     for site in sites:
         name = site["name"]
         missing = set(slots(name, MICRO, watching.ready_us, stopped_us)) - set(stored[name])
         assert not missing, f"{name}: slots without observation {missing}\n{watching.said()[-2000:]}"
         for slot, line in stored[name].items():
             assert line["verdict"] == "up", line
-            lags.append((micros(line["started_at"]) - slot) / 1000)
+            (troubled if since_us <= slot < until_us else calm).append((micros(line["started_at"]) - slot) / 1000)
     total = sum(len(lines) for lines in stored.values())
-    print(
-        f"{count} sites at 1 s, {seconds:.0f} s of trouble: all {total} stored, lag p99 {quantile(lags, 0.99):.3f} ms,"
-    )
+    usual, meanwhile = quantile(calm, 0.99), quantile(troubled, 0.99)
+    print(f"{count} sites at 1 s, {seconds:.0f} s of trouble: all {total} stored,")
+    print(f"  lag p99 {meanwhile:.3f} ms meanwhile, {usual:.3f} ms before and afterwards,")
     print(f"  resident {before / 1048576:.0f} MiB before, {after / 1048576:.0f} MiB at its end")
-    assert quantile(lags, 0.99) <= 5, "checks were late"
+    # What else the machine does makes both late.
+    assert meanwhile <= max(5, 2 * usual), "checks were late"
     assert after - before < 64 << 20, "memory grew without bound"
 
 
 def locked(folder, seconds=30, count=200):
     """Another process holds the database's write lock."""
 
-    def trouble(place):
+    def trouble(place, _):
         with sqlite3.connect(place / "sites.db", isolation_level=None, timeout=10) as other:
             other.execute("BEGIN IMMEDIATE")
             time.sleep(seconds)
@@ -80,39 +87,87 @@ def locked(folder, seconds=30, count=200):
     through(folder, folder, count, trouble)
 
 
-def full(seconds=20):
-    """The disk is full: a small file system in a mount namespace of its own."""
-    space = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-r", "-m"]
-    done = subprocess.run(
-        [*space, sys.executable, __file__, str(seconds)], capture_output=True, text=True, timeout=seconds + 120
+def limited(folder, seconds=8, count=200):
+    """No file of the process may grow any more: `ulimit -f`. By default the system ends a process for that."""
+
+    def trouble(place, watching):
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(watching.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        time.sleep(seconds)
+        resource.prlimit(watching.pid, resource.RLIMIT_FSIZE, unlimited)
+        watching.wait_until(lambda: "can be written to again" in watching.said(), 5, "word that it writes again")
+        assert "does not let" in watching.said(), watching.said()[-2000:]
+        return seconds
+
+    through(folder, folder, count, trouble)
+
+
+def locked_at_the_start(folder):
+    """A database that is locked when `run` starts is waited for, and said to be; a stop is heard meanwhile."""
+    config = write_config(
+        folder / "sites.json",
+        [{"name": "a", "url": "http://127.0.0.1:1/", "interval": 1}],
+        store={"kind": "sqlite", "path": "sites.db"},
     )
-    print(done.stdout)
-    assert done.returncode == 0, (
-        f"{done.stdout}{done.stderr}\n(A mount namespace is needed: root, or a kernel that lets users make them: "
-        "sysctl kernel.unprivileged_userns_clone=1)"
-    )
+    with Sitemon(config, folder) as first:
+        assert first.stop() == 0, first.said()
+    command = [SITEMON, "run", "-c", config]
+    for statement in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
+        with contextlib.closing(sqlite3.connect(folder / "sites.db", isolation_level=None)) as other:
+            other.execute(statement)
+            name = statement.replace(" ", "-")
+            with Process(command, folder, f"stopped-{name}") as stopped:
+                stopped.wait_until(lambda: "waiting for the store" in stopped.said(), 5, "word that it waits")
+                begun = time.monotonic()
+                assert stopped.stop() == 0 and time.monotonic() - begun < 3, stopped.said()
+            with Process(command, folder, f"waiting-{name}") as waiting:
+                waiting.wait_until(lambda: "waiting for the store" in waiting.said(), 5, "word that it waits")
+                time.sleep(2)
+                assert "ready" not in waiting.said() and "locked by another program" in waiting.said()
+                other.execute("ROLLBACK")
+                waiting.wait_until(lambda: "ready" in waiting.said(), 5, "word `ready`")
+                assert waiting.stop() == 0, waiting.said()
+    print("a locked store is waited for at the start, said to be, and a stop is heard meanwhile")
 
 
-def inside(folder, seconds, count=200):
-    place = folder / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", place], check=True)
+class Filler(threading.Thread):
+    """Keeps a small file system full, until its end."""
 
-    def trouble(place):
-        with open(place / "filler", "wb", buffering=0) as filler:
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
+    def __init__(self, place):
+        super().__init__(daemon=True)
+        self.path, self.done = place / "filler", threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+
+    def run(self):
+        with open(self.path, "wb", buffering=0) as filler:
+            while not self.done.is_set():
                 try:
                     filler.write(b"\0" * 4096)
                 except OSError:
-                    time.sleep(0.02)
-        (place / "filler").unlink()
+                    self.done.wait(0.02)
+        self.path.unlink()
+
+
+def full(seconds=20):
+    """The disk is full: a small file system in a mount namespace of its own."""
+    in_namespaces(["-m"], __file__, seconds, seconds=seconds + 120)
+
+
+def inside(folder, seconds, count=200):
+    def trouble(place, _):
+        with Filler(place):
+            time.sleep(seconds)
         return seconds
 
-    try:
+    with small_disk(folder, "32m") as place:
         through(folder, place, count, trouble)
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 if __name__ == "__main__":
