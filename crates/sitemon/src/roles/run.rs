@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The journal of runs says at least so often that the process is alive.
 const JOURNAL_EVERY: Duration = Duration::from_secs(5);
-/// How long the end waits for the store, after the checks have ended.
+/// How long the end waits for what was observed to be acknowledged, and then for the writer to end.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
 /// With no more sites than these, the first observation of each is told in the log.
 const TELL_FIRST: usize = 100;
@@ -143,8 +143,10 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         }
     };
 
-    tracing::info!("stopping: no new slots, running checks have {:?}", config.grace);
-    let stopping = finish(checker, bus, writing, config.grace);
+    // Without a writer nobody takes what would still be observed.
+    let grace = if writing.is_finished() { Duration::ZERO } else { config.grace };
+    tracing::info!("stopping: no new slots, running checks have {grace:?}");
+    let stopping = finish(checker, bus, writing, grace);
     let lost = tokio::select! {
         lost = stopping => lost,
         () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => {
@@ -173,7 +175,8 @@ async fn finish(
     writing: tokio::task::JoinHandle<anyhow::Result<()>>,
     grace: Duration,
 ) -> anyhow::Result<()> {
-    let lost = checker.stop(grace).await;
+    let patience = if writing.is_finished() { Duration::ZERO } else { STORE_PATIENCE };
+    let lost = checker.stop(grace, patience).await;
     bus.close().await;
     if !writing.is_finished() {
         match tokio::time::timeout(STORE_PATIENCE, writing).await {

@@ -382,6 +382,22 @@ fn a_pause_shorter_than_that_makes_no_site_slow() {
 }
 
 #[test]
+fn too_few_files_to_start_with_are_4_and_never_a_panic() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("sitemon.yaml"), "sites: []\n").expect("the configuration is written");
+    let program = env!("CARGO_BIN_EXE_sitemon");
+    // From too few to open anything up to enough to run with.
+    for files in 8..48 {
+        let script = format!("ulimit -n {files}; exec timeout --signal=TERM 0.3 '{program}' run");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("sh runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        // 2: the configuration could not be read. 124: it ran until it was told to stop.
+        assert!(matches!(output.status.code(), Some(2 | 4 | 124)), "{files} files: {:?} {said}", output.status);
+        assert!(!said.contains("panicked"), "{files} files: {said}");
+    }
+}
+
+#[test]
 fn a_second_run_names_the_first() {
     let folder = tempfile::tempdir().expect("a folder");
     let configuration = "sites: []\n";

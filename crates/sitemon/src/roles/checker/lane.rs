@@ -29,8 +29,6 @@ const OVERLAP_PATIENCE_US: i64 = 100_000;
 const DUE_MAX: usize = 4096;
 /// How long a lane with more due than the bus can take waits for it.
 const CROWDED_PAUSE_US: u64 = 5_000;
-/// How long the end waits for the bus to acknowledge what was observed.
-const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a lane is told.
 #[derive(Debug)]
@@ -52,6 +50,8 @@ pub enum Command {
     Stop {
         /// From then on checks that still run are ended.
         grace: Duration,
+        /// How long the end then waits for what was observed to be acknowledged.
+        patience: Duration,
     },
 }
 
@@ -101,6 +101,8 @@ pub struct Lane {
     behind: bool,
     /// Until when running checks have time, once a stop is under way.
     stopping: Option<tokio::time::Instant>,
+    /// How long the end then waits for what was observed to be acknowledged.
+    patience: Duration,
 }
 
 /// A site of this lane.
@@ -159,6 +161,7 @@ impl Lane {
             looks: Looks::new(now.mono),
             behind: false,
             stopping: None,
+            patience: Duration::ZERO,
         };
         let mut alarm = Alarm::new()?;
         let mut due = Vec::new();
@@ -187,7 +190,7 @@ impl Lane {
                 rung = alarm.ring() => rung?,
                 command = commands.recv(), if lane.stopping.is_none() => match command {
                     Some(command) => lane.obey(command),
-                    None => lane.obey(Command::Stop { grace: Duration::ZERO }),
+                    None => lane.obey(Command::Stop { grace: Duration::ZERO, patience: Duration::ZERO }),
                 },
                 Some(ended) = lane.checks.join_next() => {
                     lane.notice_pause(clock::now());
@@ -433,7 +436,7 @@ impl Lane {
                 latest.sort_by(|a, b| a.0.cmp(&b.0));
                 let _ = answer.send(latest);
             }
-            Command::Stop { grace } => {
+            Command::Stop { grace, patience } => {
                 // What is due up to now is served before the stop is in force, what waits for its jitter at once.
                 let now = clock::now();
                 self.serve(now, &mut Vec::new());
@@ -441,6 +444,7 @@ impl Lane {
                     self.start(id, slot, now);
                 }
                 self.stopping = Some(tokio::time::Instant::now() + grace);
+                self.patience = patience;
             }
         }
     }
@@ -554,7 +558,7 @@ impl Lane {
 
     /// Waits until everything that was observed is acknowledged, not for ever.
     async fn deliver(&mut self) {
-        let deadline = tokio::time::Instant::now() + DELIVERY_PATIENCE;
+        let deadline = tokio::time::Instant::now() + self.patience;
         let mut retry = tokio::time::interval(FLUSH_EVERY);
         while !self.outbox.is_empty() {
             tokio::select! {

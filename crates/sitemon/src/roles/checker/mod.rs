@@ -134,16 +134,19 @@ impl Checker {
     }
 
     /// Stops cleanly: no new slots, what was due is served within its timeout or the grace, what was observed
-    /// is delivered. The number of observations that could not be.
-    pub async fn stop(self, grace: Duration) -> u64 {
+    /// is delivered, within the patience. The number of observations that could not be.
+    pub async fn stop(self, grace: Duration, patience: Duration) -> u64 {
         self.jobs.abort();
         for lane in &self.lanes {
             // A lane that has ended needs not be told.
-            let _ = lane.commands.send(Command::Stop { grace }).await;
+            let _ = lane.commands.send(Command::Stop { grace, patience }).await;
         }
         let mut lost = 0;
         for lane in self.lanes {
-            if let Ok(Ok(count)) = lane.ended.await {
+            // One that has failed before has said so.
+            if !lane.ended.is_terminated()
+                && let Ok(Ok(count)) = lane.ended.await
+            {
                 lost += count;
             }
             // Its last words are spoken; a panic has been told by the log.
