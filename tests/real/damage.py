@@ -143,15 +143,18 @@ def inside(folder):
     before = export(config)
     shutil.copy(file, place / file.name)
     subprocess.run(["mount", "--bind", place, place], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
-    for command in ("run", "compact"):
-        code, _, err = sitemon(command, "-c", moved, timeout=10)
-        assert code == 4 and str(place) in err and "Read-only" in err, f"{command} ended with {code}: {err}"
-    # What is there can be read all the same.
-    assert export(moved) == before
-    for command in READERS[1:]:
-        code, out, err = sitemon(*command, "-c", moved)
-        assert code in (0, 1, 3) and out, f"{command} ended with {code}: {err}"
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        for command in ("run", "compact"):
+            code, _, err = sitemon(command, "-c", moved, timeout=10)
+            assert code == 4 and str(place) in err and "Read-only" in err, f"{command} ended with {code}: {err}"
+        # What is there can be read all the same.
+        assert export(moved) == before
+        for command in READERS[1:]:
+            code, out, err = sitemon(*command, "-c", moved)
+            assert code in (0, 1, 3) and out, f"{command} ended with {code}: {err}"
+    finally:
+        subprocess.run(["umount", place], check=True)
     print("a read-only folder: nothing is written, and everything read")
 
 
