@@ -40,6 +40,7 @@ from harness import (
     write_config,
 )
 from trouble import Filler
+from trouble import inside as full_disk
 
 # Sites that no reload touches, and those that reloads add, remove and change.
 STEADY, MOVING = 400, 20
@@ -422,7 +423,7 @@ def moment(at_us):
 
 def apart(kills, seed=None):
     """`run` where file systems may be mounted."""
-    arguments = ["--kills", kills, *([] if seed is None else ["--seed", seed])]
+    arguments = ["--kills", kills, "--full", 0, *([] if seed is None else ["--seed", seed])]
     in_namespaces(["-m"], __file__, *arguments, seconds=60 + 15 * kills)
 
 
@@ -430,7 +431,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, help="that of another campaign, to see it again")
+    parser.add_argument("--full", type=float, default=60, help="seconds of a full disk, in the end")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sitemon-campaign-") as name:
         Path(name).chmod(0o755)
         run(Path(name), options.kills, options.seed)
+    if options.full:
+        with tempfile.TemporaryDirectory(prefix="sitemon-full-") as name:
+            Path(name).chmod(0o755)
+            full_disk(Path(name), options.full)
