@@ -46,7 +46,7 @@ def paused(life, at_us, margin_us=0):
 
 def regimes(life):
     """What is watched from when to when: (since, until, interval by site), without the time of the changes."""
-    ends = [changing for changing, _, _ in life.watched[1:]] + [life.ended_us]
+    ends = [changing for changing, _, _ in life.watched[1:]] + [life.ended_us] * bool(life.watched)
     return [(in_force, end, intervals) for (_, in_force, intervals), end in zip(life.watched, ends, strict=True)]
 
 
