@@ -11,6 +11,7 @@ use crate::{clock, runtime};
 use anyhow::Context as _;
 use sitemon_model::Timestamp;
 use sitemon_store::{Access, RunStart, SiteRecord, Store, StoreError};
+use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -238,7 +239,8 @@ fn tell_ready(sites: &[Arc<Watched>]) {
     if tracing::enabled!(tracing::Level::INFO) {
         tracing::info!(sites = count, "ready: every slot of {count} sites is served from now on");
     } else {
-        anstream::eprintln!("ready");
+        // A reader of stderr that went away must not end a process that watches.
+        let _ = writeln!(anstream::stderr(), "ready");
     }
     if count == 0 {
         tracing::warn!("there are no sites to check yet; add some to the configuration and send SIGHUP");

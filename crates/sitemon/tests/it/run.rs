@@ -382,6 +382,23 @@ fn a_pause_shorter_than_that_makes_no_site_slow() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_ends_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let configuration = "sites:\n  - {name: a, url: 'http://127.0.0.1:1/', interval: 200ms}\n";
+    std::fs::write(folder.path().join("sitemon.yaml"), configuration).expect("the configuration is written");
+    for arguments in [&["run"][..], &["run", "-q"]] {
+        let mut child = command(folder.path()).args(arguments).stderr(Stdio::piped()).spawn().expect("sitemon starts");
+        drop(child.stderr.take());
+        std::thread::sleep(Duration::from_millis(1500));
+        let ended = child.try_wait().expect("it can be waited for");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+            .expect("it runs");
+        assert_eq!((ended, child.wait().expect("it ends").code()), (None, Some(0)), "{arguments:?}");
+    }
+    assert!(export(folder.path()).len() >= 8);
+}
+
+#[test]
 fn too_few_files_to_start_with_are_4_and_never_a_panic() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("sitemon.yaml"), "sites: []\n").expect("the configuration is written");
