@@ -67,7 +67,7 @@ def tries(config, folder, put):
     # Long enough to be ready, to append and to look after the store.
     with Process([SITEMON, "run", "-c", config, "-q"], folder, "try") as running:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(0.5)
+            running.process.wait(0.35)
         code = running.stop()
         yield "run", code, running.said()
     running.log.unlink()
