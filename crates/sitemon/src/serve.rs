@@ -37,6 +37,8 @@ pub struct Shown {
     pub readiness: Arc<Readiness>,
     /// The sites' last observations, once there is a checker.
     pub latests: Arc<std::sync::OnceLock<Latests>>,
+    /// Series of single sites are shown while there are no more sites than these.
+    pub sites_max: usize,
 }
 
 /// Listens, and serves until it is told to stop. Where it cannot listen, that is the error.
@@ -61,11 +63,16 @@ pub async fn listen(address: SocketAddr, shown: Shown, stop: CancellationToken) 
 }
 
 async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
-    let sites = match shown.latests.get() {
-        Some(latests) => encode_latest(&latests.ask().await),
-        None => String::new(),
+    let few = usize::try_from(shown.telemetry.sites.get()).is_ok_and(|sites| sites <= shown.sites_max);
+    let sites = match shown.latests.get().filter(|_| few) {
+        Some(latests) => latests.ask().await,
+        None => Vec::new(),
     };
-    let text = shown.telemetry.encode(&(crate::telemetry::encode_process() + &sites));
+    // Megabytes of text, which nothing else on this thread is to wait for.
+    let written = tokio::task::spawn_blocking(move || {
+        shown.telemetry.encode(&(crate::telemetry::encode_process() + &encode_latest(sites)))
+    });
+    let text = written.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use sitemon_model::{Observation, Phase, State, Timestamp, Verdict};
+use sitemon_model::{Body, Code, Observation, Phase, State, Timestamp, Verdict};
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -341,7 +341,9 @@ pub struct Latest {
     hops: u32,
     phases: [Option<u64>; 7],
     http_version: Option<&'static str>,
-    decoded_bytes: Option<u64>,
+    ip: Option<u8>,
+    body: Option<Body>,
+    pattern: bool,
     not_after: Option<Timestamp>,
     tls: bool,
 }
@@ -363,20 +365,30 @@ impl Latest {
             hops: observation.hops.len() as u32,
             phases,
             http_version: last.and_then(|hop| hop.http_version).map(sitemon_model::HttpVersion::as_str),
-            decoded_bytes: observation.body.map(|body| body.decoded_bytes),
+            ip: last.and_then(|hop| hop.address).map(|address| if address.is_ipv4() { 4 } else { 6 }),
+            body: observation.body,
+            pattern: observation
+                .verdict
+                .causes()
+                .iter()
+                .any(|cause| matches!(cause.code, Code::BodyPatternMissing | Code::BodyPatternPresent)),
             not_after: observation.certificate.as_ref().map(|certificate| certificate.not_after),
-            tls: last.is_some_and(|hop| hop.phases.get(Phase::Tls).is_some()),
+            tls: last.and_then(|hop| hop.url.get(..6)).is_some_and(|start| start.eq_ignore_ascii_case("https:")),
         }
     }
 }
 
 /// The `probe_*` lines of the sites' last observations. `instance` is the name of the site.
-pub fn encode_latest(sites: &[(std::sync::Arc<str>, Latest)]) -> String {
+pub fn encode_latest(mut sites: Vec<(std::sync::Arc<str>, Latest)>) -> String {
+    if sites.is_empty() {
+        return String::new();
+    }
+    sites.sort_by(|a, b| a.0.cmp(&b.0));
     let mut text = String::new();
     let escape = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
     let mut family = |name: &str, help: &str, lines: &dyn Fn(&Latest) -> Vec<(String, f64)>| {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (site, latest) in sites {
+        for (site, latest) in &sites {
             for (labels, value) in lines(latest) {
                 let _ = writeln!(text, "{name}{{instance=\"{}\"{labels}}} {value}", escape(site));
             }
@@ -396,7 +408,9 @@ pub fn encode_latest(sites: &[(std::sync::Arc<str>, Latest)]) -> String {
     family("probe_dns_lookup_time_seconds", "Time of name lookups", &|latest| {
         plain(latest.phases[Phase::Dns as usize].map(us))
     });
-    family("probe_http_status_code", "The status of the answer", &|latest| plain(latest.status.map(f64::from)));
+    family("probe_http_status_code", "The status of the answer; 0 where there was none", &|latest| {
+        plain(Some(latest.status.map_or(0.0, f64::from)))
+    });
     family("probe_http_version", "The protocol version of the answer", &|latest| {
         plain(latest.http_version.and_then(|version| version.parse().ok()))
     });
@@ -405,7 +419,16 @@ pub fn encode_latest(sites: &[(std::sync::Arc<str>, Latest)]) -> String {
     });
     family("probe_http_ssl", "Whether the last hop used TLS", &|latest| plain(Some(f64::from(u8::from(latest.tls)))));
     family("probe_http_uncompressed_body_length", "Bytes of the decoded body", &|latest| {
-        plain(latest.decoded_bytes.map(|bytes| bytes as f64))
+        plain(latest.body.map(|body| body.decoded_bytes as f64))
+    });
+    family("probe_http_content_length", "Bytes of the body as they came", &|latest| {
+        plain(latest.body.map(|body| body.wire_bytes as f64))
+    });
+    family("probe_failed_due_to_regex", "Whether a pattern was missing, or there against expectation", &|latest| {
+        plain(Some(f64::from(u8::from(latest.pattern))))
+    });
+    family("probe_ip_protocol", "The version of the address's protocol, of the last hop", &|latest| {
+        plain(latest.ip.map(f64::from))
     });
     family(
         "probe_ssl_earliest_cert_expiry",
@@ -457,7 +480,12 @@ mod tests {
     #[test]
     fn what_is_counted_is_shown() {
         let telemetry = Telemetry::new("1.2.3", "here");
-        let mut hop = Hop { status: Some(200), ..Hop::default() };
+        let mut hop = Hop {
+            url: "https://[::1]/".into(),
+            status: Some(200),
+            address: "[::1]:443".parse().ok(),
+            ..Hop::default()
+        };
         hop.phases.set(Phase::Connect, 1500, State::Done);
         let observation = Observation {
             site: "a \"b\"".into(),
@@ -468,13 +496,17 @@ mod tests {
             ..Observation::default()
         };
         telemetry.observed(&observation, 100);
-        let latest = encode_latest(&[(observation.site.clone(), Latest::of(&observation))]);
+        let latest = encode_latest(vec![(observation.site.clone(), Latest::of(&observation))]);
         let text = telemetry.encode(&latest);
         for line in [
             "sitemon_checks_total{verdict=\"up\"} 1",
             "sitemon_lag_seconds_count 1",
             "sitemon_phase_duration_seconds_count{phase=\"connect\"} 1",
             "probe_success{instance=\"a \\\"b\\\"\"} 1",
+            "probe_http_status_code{instance=\"a \\\"b\\\"\"} 200",
+            "probe_failed_due_to_regex{instance=\"a \\\"b\\\"\"} 0",
+            "probe_ip_protocol{instance=\"a \\\"b\\\"\"} 6",
+            "probe_http_ssl{instance=\"a \\\"b\\\"\"} 1",
             "probe_http_duration_seconds{instance=\"a \\\"b\\\"\",phase=\"connect\"} 0.0015",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");

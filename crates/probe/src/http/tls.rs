@@ -202,18 +202,20 @@ impl Certificates {
         if let Some(trust) = &*kept {
             return Ok(trust.clone());
         }
-        let native = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(native.certs);
-        if !native.errors.is_empty() && !own_descriptors_are_left() {
-            return Err("cannot read the machine's root certificates: too many open files".into());
-        }
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        let trust = Arc::new(Trust::new(roots, Vec::new()));
+        let trust = Arc::new(machine_trust()?);
         *kept = Some(trust.clone());
         Ok(trust)
+    }
+
+    /// Reads the machine's roots again, if they were read. Where they differ, chains are verified anew; where they
+    /// cannot be read, those that are known stay.
+    pub fn read_again(&self) {
+        let Some(before) = self.built_in.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        if let Ok(now) = machine_trust()
+            && now.roots.roots != before.roots.roots
+        {
+            *self.built_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(now));
+        }
     }
 
     /// The chain of these certificates, with its facts.
@@ -242,6 +244,19 @@ impl Certificates {
         chains.insert(key, chain.clone());
         chain
     }
+}
+
+fn machine_trust() -> Result<Trust, Box<str>> {
+    let native = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(native.certs);
+    if !native.errors.is_empty() && !own_descriptors_are_left() {
+        return Err("cannot read the machine's root certificates: too many open files".into());
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(Trust::new(roots, Vec::new()))
 }
 
 /// Whether another file can be opened right now.
@@ -294,6 +309,18 @@ impl Chain {
             }
         }
         chain
+    }
+
+    /// What is wrong, in more words where the certificate itself tells.
+    fn explain(&self, error: rustls::Error) -> rustls::Error {
+        let by_itself = self.certificates.len() == 1
+            && self.certificate.as_ref().is_some_and(|certificate| certificate.issuer == certificate.subject);
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) if by_itself => {
+                CertificateError::Other(OtherError(Arc::new(SignedByItself))).into()
+            }
+            error => error,
+        }
     }
 
     fn is_verified(&self, trust: &Trust, now: UnixTime) -> bool {
@@ -370,7 +397,7 @@ impl ServerCertVerifier for Verifier {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         let parsed = ParsedCertificate::try_from(end_entity)?;
         if !chain.is_verified(trust, now) {
-            self.verify(trust, &parsed, end_entity, intermediates, now)?;
+            self.verify(trust, &parsed, end_entity, intermediates, now).map_err(|error| chain.explain(error))?;
             chain.verified(trust);
         }
         verify_server_name(&parsed, server_name)?;
@@ -401,6 +428,11 @@ impl ServerCertVerifier for Verifier {
         self.certificates.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Nobody vouches for the certificate but itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate is signed by itself, and not among those that are trusted")]
+struct SignedByItself;
 
 /// Marks a signature of the handshake that does not fit: the certificate may be good, the server is not its.
 #[derive(Debug, thiserror::Error)]
@@ -459,6 +491,7 @@ fn cause_of_certificate(error: &CertificateError) -> Cause {
         E::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             (Code::TlsUntrusted, "the certificate is an authority's, not a server's: signed by itself?".to_owned())
         }
+        E::Other(other) if other.0.is::<SignedByItself>() => (Code::TlsUntrusted, other.to_string()),
         error => (Code::TlsUntrusted, error.to_string()),
     };
     Cause::new(code, message)

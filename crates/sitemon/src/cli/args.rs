@@ -342,7 +342,7 @@ Exit code: 0 none but warnings; 2 faults.")]
 /// The file of a `config` command.
 #[derive(Debug, Args)]
 pub struct ConfigFile {
-    /// The file; that of -c where none is given
+    /// The file; without it that of -c, or the first that is found
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

@@ -11,7 +11,7 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
     let mut output = Output::data();
     match command {
         args::Config::Check(args) => {
-            let path = named(args, source)?;
+            let path = file(args, source)?;
             let (sources, faults) = config::check(&path);
             for fault in &faults {
                 say(config::render(&sources, fault));
@@ -29,7 +29,7 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
             }
         }
         args::Config::Convert(args) => {
-            let converted = config::convert(&named(args, source)?)?;
+            let converted = config::convert(&file(args, source)?)?;
             converted.warnings.iter().for_each(say);
             output.bytes(converted.yaml.as_bytes())?;
         }
@@ -43,9 +43,8 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// The file that a command is about.
-fn named(args: args::ConfigFile, source: &Source) -> Result<PathBuf, Failure> {
-    args.file
-        .or_else(|| source.file.clone())
-        .ok_or_else(|| Failure::Usage("sitemon: which file? `sitemon config check FILE`, or `-c FILE`".to_owned()))
+/// The file that a command is about: the one that is named, else the one that all commands would read.
+fn file(args: args::ConfigFile, source: &Source) -> Result<PathBuf, Failure> {
+    let source = Source { file: args.file.or_else(|| source.file.clone()), local: source.local };
+    Ok(config::find(&source)?)
 }

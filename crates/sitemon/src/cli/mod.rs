@@ -28,6 +28,10 @@ use clap::Parser as _;
 use sitemon_store::StoreError;
 use std::process::ExitCode;
 
+/// Commands of later versions, which are refused by name.
+const COMMANDS_LATER: &[&str] =
+    &["checker", "monitor-sites", "writer", "worker", "dispatcher", "executor", "web", "doctor", "replay", "snapshot"];
+
 /// How a command ended that did what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -83,6 +87,12 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(name) = later(&error) {
+                terminal::say(format_args!(
+                    "sitemon: `{name}` comes with a later version; `sitemon run` checks and stores in one process"
+                ));
+                return ExitCode::from(2);
+            }
             // Help and version come this way too, to stdout and with code 0.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -127,6 +137,15 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Config(command) => config::run(command, &source, &global),
         Command::Completions(completions) => reference::completions(completions.shell),
         Command::Man(man) => reference::manual(man.dir.as_deref()),
+    }
+}
+
+/// The command that was asked for, where it is one of those that are known and not there yet.
+fn later(error: &clap::Error) -> Option<&str> {
+    use clap::error::{ContextKind, ContextValue};
+    match error.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(name) => COMMANDS_LATER.contains(&name.as_str()).then_some(name),
+        _ => None,
     }
 }
 

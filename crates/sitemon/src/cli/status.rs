@@ -276,6 +276,7 @@ fn table(rows: &[&Row], over: Duration) -> Table {
         ("LAST CAUSE", Align::Left),
     ]);
     let mut table = Table::new(heads);
+    table.spare(&["COVERAGE", "P50", "P95", "CHECKED"]);
     for row in rows {
         let style = if row.enabled && !row.stale { terminal::verdict_style(row.verdict()) } else { FAINT };
         let verdict = match (&row.latest, row.enabled) {

@@ -203,17 +203,26 @@ pub enum Align {
     Right,
 }
 
+/// Columns that the last one of a table is to have at least, before others are left out for it.
+const LAST_COLUMN: usize = 12;
+
 /// A table: columns two spaces apart, as wide as their widest cell, the last one cut at the terminal's border.
 #[derive(Debug)]
 pub struct Table {
     heads: Vec<(&'static str, Align)>,
     rows: Vec<Vec<Cell>>,
+    spare: &'static [&'static str],
 }
 
 impl Table {
     /// A table with these columns.
     pub const fn new(heads: Vec<(&'static str, Align)>) -> Self {
-        Self { heads, rows: Vec::new() }
+        Self { heads, rows: Vec::new(), spare: &[] }
+    }
+
+    /// The heads of columns that a narrow terminal does without, the first of them first.
+    pub const fn spare(&mut self, heads: &'static [&'static str]) {
+        self.spare = heads;
     }
 
     /// Adds a row; it has a cell for each column.
@@ -236,7 +245,19 @@ impl Table {
         }
         let last = widths.len().saturating_sub(1);
         if let Some(columns) = columns {
-            let before: usize = widths[..last].iter().map(|width| width + 2).sum();
+            let before = |widths: &[usize]| -> usize {
+                widths[..last].iter().filter(|width| **width > 0).map(|width| width + 2).sum()
+            };
+            let wanted = widths[last].min(LAST_COLUMN);
+            for spare in self.spare {
+                if before(&widths) + wanted > columns
+                    && let Some(index) = self.heads[..last].iter().position(|(head, _)| head == spare)
+                {
+                    // A column without a width is left out.
+                    widths[index] = 0;
+                }
+            }
+            let before = before(&widths);
             widths[last] = widths[last].min(columns.saturating_sub(before).max(8));
         }
         let heads: Vec<Cell> = self.heads.iter().map(|(head, _)| Cell::styled(*head, FAINT)).collect();
@@ -247,6 +268,9 @@ impl Table {
         let mut line = String::new();
         let last = row.len().saturating_sub(1);
         for (index, ((cell, width), (_, align))) in row.iter().zip(widths).zip(&self.heads).enumerate() {
+            if *width == 0 {
+                continue;
+            }
             let text = cut(&cell.text, *width);
             let fill = width.saturating_sub(text.width());
             if *align == Align::Right {
@@ -292,6 +316,18 @@ mod tests {
         "]]
         .assert_eq(&(anstream::adapter::strip_str(&table.lines(Some(28)).join("\n")).to_string() + "\n"));
         assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_narrow_terminal_does_without_spare_columns() {
+        let head = |name| (name, Align::Left);
+        let mut table = Table::new(vec![head("SITE"), head("P50"), head("P95"), head("CAUSE")]);
+        table.spare(&["P95", "P50"]);
+        table.row(["shop", "1.25 ms", "2.50 ms", "http.status status 503"].map(Cell::new).to_vec());
+        let lines = |columns| table.lines(Some(columns)).join("\n");
+        assert_eq!(lines(60), "SITE  P50      P95      CAUSE\nshop  1.25 ms  2.50 ms  http.status status 503");
+        assert_eq!(lines(30), "SITE  P50      CAUSE\nshop  1.25 ms  http.status st…");
+        assert_eq!(lines(20), "SITE  CAUSE\nshop  http.status s…");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Reads a configuration: its file, the files that it includes, the environment; and checks all of it.
 
 use super::environment::{Environment, interpolate};
+use super::origins::Origins;
 use super::sites::{Sites, unknown_kind};
 use super::sources::{Sources, reason};
 use super::yaml::{List, Reader, Step, Top};
-use super::{Config, Limits, Spool, earlier};
+use super::{Config, Limits, Metrics, Spool, earlier};
 use sitemon_model::tree::{At, Fault, Faults, Fields, Key, Node, Place, Value, unknown_key};
 use sitemon_probe::policy::Policy;
 use sitemon_store::Retention;
@@ -35,6 +36,9 @@ const TOP_KEYS: &[&str] = &[
 pub const STORES_LATER: &[&str] = &["postgres", "redis"];
 /// See [`STORES_LATER`].
 pub const BUSES_LATER: &[&str] = &["kafka", "zeromq"];
+
+/// The default of `metrics.sites`: 15 series for each are some 10 MB of text.
+pub const METRICS_SITES: usize = 10_000;
 
 /// The day of the calendar, as a duration.
 const DAY: Duration = Duration::from_hours(24);
@@ -85,6 +89,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// The configuration, unless there are errors.
     pub config: Option<Config>,
+    /// What it was read from, for whoever watches it.
+    pub origins: Origins,
     /// What is in force besides the sites, in native form.
     pub shown: serde_json::Map<String, serde_json::Value>,
 }
@@ -368,12 +374,12 @@ impl Loader<'_> {
                 return at.error(&mut self.faults, message);
             }
         };
-        let mut found = false;
+        let mut found = Vec::new();
         for path in paths {
             match path {
                 Ok(path) if path.is_dir() => {}
                 Ok(path) => {
-                    found = true;
+                    found.push(path.clone());
                     if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
                         self.included(&path);
                     }
@@ -384,9 +390,10 @@ impl Loader<'_> {
                 }
             }
         }
-        if !found {
+        if found.is_empty() {
             at.warning(&mut self.faults, format!("`{pattern}` matches no file"));
         }
+        self.sources.watch_pattern(&full, found);
     }
 
     /// Reads an included file: a list `sites`.
@@ -510,7 +517,8 @@ impl Loader<'_> {
         let at = fields.take("bus").filter(|at| !self.purpose.local || kind_of(at, "local") == "local");
         let bus = read_bus(&at.unwrap_or_else(|| At::new(&none, "bus")), &mut faults);
         let spool = read_spool(fields.take("spool"), &self.sources, &mut faults);
-        let metrics = read_metrics(fields.take("metrics"), &mut faults);
+        let metrics_at = fields.take("metrics");
+        let metrics = read_metrics(metrics_at.as_ref(), &mut faults);
         let grace = match fields.take("grace") {
             Some(at) => at.duration(&mut faults),
             None => Some(Duration::from_secs(10)),
@@ -528,7 +536,7 @@ impl Loader<'_> {
         }
         if let Some(at) = fields.take("include") {
             let main: HashSet<PathBuf> =
-                self.sources.watched().iter().filter_map(|path| path.canonicalize().ok()).collect();
+                self.sources.origins().paths().filter_map(|path| path.canonicalize().ok()).collect();
             let mut seen = main;
             self.begin(&[], &[]);
             for at in at.list(&mut faults) {
@@ -539,16 +547,27 @@ impl Loader<'_> {
         if self.purpose.sites && self.sites.count == 0 && !faults.any_errors() && !self.faults.any_errors() {
             let empty = faults.0.iter().any(|fault| fault.message.starts_with("the file is empty"));
             if !empty {
-                let place = Place { source: 0, line: u32::from(!self.sources.watched().is_empty()), column: 1 };
+                let place =
+                    Place { source: 0, line: u32::from(self.sources.origins().paths().next().is_some()), column: 1 };
                 faults.warning(place, "sites", "there are none, so nothing is watched");
             }
         }
 
+        let count = self.sites.list.len();
+        if let (Some(metrics), Some(at)) = (metrics, metrics_at)
+            && (1..count).contains(&metrics.sites)
+        {
+            let message = format!(
+                "there are {count} sites, so no series of single sites are shown; raise `metrics.sites` for them"
+            );
+            at.warning(&mut faults, message);
+        }
         if let (Some(location), Some(store), Some(bus)) = (&location, &store, &bus) {
             shown = super::show::top(
                 location, &limits, &refuse, &**store, flush, &retention, &**bus, &spool, metrics, grace,
             );
         }
+        self.sources.watch(&self.environment.folder.join(".env"));
         self.sites.tell(faults);
         self.sites.tell(std::mem::take(&mut self.faults));
         let mut faults = std::mem::take(&mut self.sites.faults).0;
@@ -567,13 +586,13 @@ impl Loader<'_> {
                 bus: bus?,
                 metrics,
                 grace: grace?,
-                files: self.sources.watched(),
+                origins: self.sources.origins(),
                 warnings: faults.iter().map(|fault| super::sources::line(&sources, fault)).collect(),
                 converted: self.converted.take(),
                 spool,
             })
         })();
-        Outcome { sources, faults, config: config.filter(|_| !errors), shown }
+        Outcome { sources, faults, config: config.filter(|_| !errors), origins: self.sources.origins(), shown }
     }
 }
 
@@ -767,10 +786,11 @@ fn read_spool(at: Option<At<'_>>, sources: &Sources, faults: &mut Faults) -> Spo
     spool
 }
 
-fn read_metrics(at: Option<At<'_>>, faults: &mut Faults) -> Option<SocketAddr> {
-    let at = at?;
-    let mut fields = at.map(faults);
-    let listen = fields.take("listen").and_then(|at| at.parse(faults, "ADDRESS:PORT such as 127.0.0.1:9464"));
+fn read_metrics(at: Option<&At<'_>>, faults: &mut Faults) -> Option<Metrics> {
+    let mut fields = at?.map(faults);
+    let listen: Option<SocketAddr> =
+        fields.take("listen").and_then(|at| at.parse(faults, "ADDRESS:PORT such as 127.0.0.1:9464"));
+    let sites = fields.take("sites").map_or(Some(METRICS_SITES), |at| at.parse(faults, "a whole number"));
     fields.finish(faults);
-    listen
+    Some(Metrics { listen: listen?, sites: sites? })
 }

@@ -8,6 +8,7 @@ mod earlier;
 mod emit;
 mod environment;
 mod load;
+mod origins;
 mod schema;
 mod show;
 mod sites;
@@ -15,6 +16,7 @@ mod sources;
 mod yaml;
 
 pub use environment::Environment;
+pub use origins::{FOLDERS_MAX, Origins};
 pub use schema::{reference, schema};
 pub use sources::render;
 
@@ -57,17 +59,26 @@ pub struct Config {
     /// How the bus is opened.
     pub bus: Box<dyn sitemon_bus::Config>,
     /// Where metrics are served, if at all.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Metrics>,
     /// How long a stop waits for running checks.
     pub grace: Duration,
-    /// The files that it came from, the main one first; what `--watch` looks at.
-    pub files: Vec<PathBuf>,
+    /// The files that it came from, the main one first, as they were; what `--watch` looks at.
+    pub origins: Origins,
     /// What deserves a word: warnings, each as `FILE:LINE:COLUMN: path: message`.
     pub warnings: Vec<String>,
     /// With a file of an earlier system: its native form, for the note at start.
     pub converted: Option<String>,
     /// Where what the bus does not take is kept meanwhile; used only where the bus is not local.
     pub spool: Spool,
+}
+
+/// `metrics`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where they are served.
+    pub listen: SocketAddr,
+    /// Series of single sites are shown while there are no more sites than these.
+    pub sites: usize,
 }
 
 /// `spool`
@@ -110,6 +121,8 @@ pub enum ConfigError {
         sources: Vec<String>,
         /// What is wrong.
         faults: Vec<Fault>,
+        /// What it was read from.
+        origins: Box<Origins>,
     },
     /// There is none, or it cannot be read: the message says which was looked for.
     #[error("{0}")]
@@ -120,7 +133,7 @@ impl ConfigError {
     /// What to tell, a line for each fault.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Self::Faults { sources, faults } => faults.iter().map(|fault| render(sources, fault)).collect(),
+            Self::Faults { sources, faults, .. } => faults.iter().map(|fault| render(sources, fault)).collect(),
             Self::Missing(message) => vec![message.clone()],
         }
     }
@@ -207,7 +220,7 @@ pub fn convert_in(path: &Path, environment: &Environment) -> Result<Conversion, 
     });
     match converted.filter(|_| !faults.any_errors()) {
         Some(yaml) => Ok(Conversion { yaml, warnings: faults.0.iter().map(|fault| render(&sources, fault)).collect() }),
-        None => Err(ConfigError::Faults { sources, faults: faults.0 }),
+        None => Err(ConfigError::Faults { sources, faults: faults.0, origins: Box::default() }),
     }
 }
 
@@ -217,6 +230,12 @@ pub fn tree(text: &str) -> Option<Node> {
 }
 
 /// The file that is read: the first that is given or found.
+pub fn find(source: &Source) -> Result<PathBuf, ConfigError> {
+    let environment = Environment::of_process();
+    locate(source, &environment).ok_or_else(|| nothing_found(&environment))
+}
+
+/// See [`find`]; `None` where there is none.
 fn locate(source: &Source, environment: &Environment) -> Option<PathBuf> {
     if let Some(file) = &source.file {
         return Some(file.clone());
@@ -254,6 +273,6 @@ fn nothing_found(environment: &Environment) -> ConfigError {
 }
 
 fn finish(outcome: load::Outcome) -> Result<Config, ConfigError> {
-    let load::Outcome { sources, faults, config, .. } = outcome;
-    config.ok_or(ConfigError::Faults { sources, faults })
+    let load::Outcome { sources, faults, config, origins, .. } = outcome;
+    config.ok_or_else(|| ConfigError::Faults { sources, faults, origins: Box::new(origins) })
 }

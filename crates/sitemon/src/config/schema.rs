@@ -58,7 +58,17 @@ pub fn schema() -> Value {
         "metrics",
         object(
             "Metrics for Prometheus, and `/healthz` and `/readyz`; off unless `listen` is given.",
-            &[("listen", described("text", None, "ADDRESS:PORT to listen on, such as 127.0.0.1:9464."))],
+            &[
+                ("listen", described("text", None, "ADDRESS:PORT to listen on, such as 127.0.0.1:9464.")),
+                (
+                    "sites",
+                    count(
+                        0,
+                        super::load::METRICS_SITES as u64,
+                        "Series of single sites (`probe_…`) are shown while there are no more sites than these; 0: never.",
+                    ),
+                ),
+            ],
         ),
     );
     put(
@@ -120,6 +130,10 @@ fn definitions() -> Value {
 }
 
 /// A reference to a definition, with what is said of it here.
+fn count(minimum: u64, default: u64, description: &str) -> Value {
+    json!({"type": ["integer", "null"], "minimum": minimum, "default": default, "description": description})
+}
+
 fn described(name: &str, default: Option<Value>, description: &str) -> Value {
     let mut schema = json!({"$ref": format!("#/$defs/{name}")});
     if let Some(default) = default {
@@ -214,18 +228,18 @@ fn bus_kinds() -> Vec<Value> {
 }
 
 fn limits() -> Value {
-    let count = |default: u64, description: &str| json!({"type": ["integer", "null"], "minimum": 1, "default": default, "description": description});
     object(
         "What all running checks may use.",
         &[
             (
                 "checks_in_flight",
                 count(
+                    1,
                     10_000,
                     "Checks that run at one time. One whose turn has come waits, at most until the site's next slot; then it is recorded as `unknown` with `skipped.overload`.",
                 ),
             ),
-            ("checks_in_flight_per_host", count(16, "Checks that run at one time against one host and port.")),
+            ("checks_in_flight_per_host", count(1, 16, "Checks that run at one time against one host and port.")),
             (
                 "memory",
                 described(

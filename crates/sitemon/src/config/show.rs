@@ -1,11 +1,10 @@
 //! Shows what is in force: defaults filled in, secrets hidden.
 
-use super::{Limits, Spool, Watched};
+use super::{Limits, Metrics, Spool, Watched};
 use serde_json::{Map, Value, json};
 use sitemon_model::site::PluginChoice;
 use sitemon_model::unit::{show_duration, show_size};
 use sitemon_store::Retention;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Everything but the sites.
@@ -19,7 +18,7 @@ pub fn top(
     retention: &Retention,
     bus: &dyn sitemon_bus::Config,
     spool: &Spool,
-    metrics: Option<SocketAddr>,
+    metrics: Option<Metrics>,
     grace: Option<Duration>,
 ) -> Map<String, Value> {
     let mut shown = Map::new();
@@ -53,8 +52,8 @@ pub fn top(
     keys.extend(bus.show());
     put("bus", Value::Object(keys));
     put("spool", json!({"path": spool.path.to_string_lossy(), "size": show_size(spool.size)}));
-    if let Some(listen) = metrics {
-        put("metrics", json!({"listen": listen.to_string()}));
+    if let Some(metrics) = metrics {
+        put("metrics", json!({"listen": metrics.listen.to_string(), "sites": metrics.sites}));
     }
     if let Some(grace) = grace {
         put("grace", json!(show_duration(grace)));

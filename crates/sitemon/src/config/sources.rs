@@ -1,9 +1,10 @@
 //! Where a configuration comes from: files and variables by number, the folders that relative paths are
 //! relative to, and the contents of the files that are named in it.
 
+use super::origins::Origins;
 use sitemon_model::tree::{Fault, Place};
 use sitemon_probe::Files;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::xxh3_128;
@@ -21,9 +22,8 @@ struct Inner {
     list: Vec<Origin>,
     folders: HashMap<PathBuf, u32>,
     contents: HashMap<PathBuf, Content>,
-    /// Files whose contents count, for whoever watches them: the main one first.
-    files: Vec<PathBuf>,
-    seen: HashSet<PathBuf>,
+    /// What counts for whoever watches it, as it was when it was read.
+    origins: Origins,
     /// The hashes of what was read since this was last emptied.
     read: Vec<u8>,
 }
@@ -77,14 +77,19 @@ impl Sources {
         self.lock().list.get(source as usize).map_or(u32::MAX, |origin| origin.folder_number)
     }
 
-    /// Notes that a file's content counts.
+    /// Notes that a file's content counts, before it is read.
     pub fn watch(&self, path: &Path) {
-        self.lock().watch(path);
+        self.lock().origins.file(path);
     }
 
-    /// All files whose contents count.
-    pub fn watched(&self) -> Vec<PathBuf> {
-        self.lock().files.clone()
+    /// Notes what a pattern of paths matches.
+    pub fn watch_pattern(&self, pattern: &str, matches: Vec<PathBuf>) {
+        self.lock().origins.pattern(pattern, matches);
+    }
+
+    /// All that was noted.
+    pub fn origins(&self) -> Origins {
+        self.lock().origins.clone()
     }
 
     /// Reads the files that a configuration names, each once.
@@ -106,7 +111,7 @@ impl Sources {
     fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
         let path = self.folder(place.source).join(path);
         let mut inner = self.lock();
-        inner.watch(&path);
+        inner.origins.file(&path);
         let content = inner.contents.entry(path.clone()).or_insert_with(|| {
             let content = read_bounded(&path)?;
             let hash = xxh3_128(&content);
@@ -119,14 +124,6 @@ impl Sources {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn watch(&mut self, path: &Path) {
-        if self.seen.insert(path.to_owned()) {
-            self.files.push(path.to_owned());
-        }
     }
 }
 

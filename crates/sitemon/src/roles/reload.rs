@@ -1,16 +1,19 @@
 //! Reading the configuration again: what asks for it, and what it changes.
 
-use crate::config::Watched;
+use crate::config::{FOLDERS_MAX, Origins, Watched};
+use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 use sitemon_model::Spec;
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Changes of files within this time are one: an editor writes, renames and touches.
 const SETTLE: Duration = Duration::from_millis(150);
+/// However many there are, they are looked at after this.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
 
 /// What a new configuration changes about the sites.
 #[derive(Debug, Default)]
@@ -76,52 +79,120 @@ impl SameSpec {
     }
 }
 
-/// Looks at the files of the configuration; each change is one message.
+/// Looks at what the configuration was read from, and tells when it is otherwise than it was then.
 #[derive(Debug)]
 pub struct FileWatch {
-    // Held so that it goes on.
-    _watcher: notify::RecommendedWatcher,
-    changed: mpsc::Receiver<()>,
-    /// A change was seen that nobody was told of yet.
+    watcher: notify::RecommendedWatcher,
+    events: mpsc::Receiver<()>,
+    known: Arc<Mutex<Known>>,
+    origins: Arc<Origins>,
+    /// Something was seen that was not looked at yet.
     pending: bool,
+    /// Whether it was told that not everything can be watched.
+    told: bool,
+}
+
+/// What the thread that gets the events must know of them.
+#[derive(Debug, Default)]
+struct Known {
+    /// The files whose writing counts; of all others in their folders only that they come and go does.
+    names: BTreeSet<PathBuf>,
+    /// The folders that are watched. One that went away, and perhaps came back, is not any more.
+    folders: BTreeSet<PathBuf>,
 }
 
 impl FileWatch {
-    /// Looks at these files. Their folders are watched, because editors replace files rather than write them.
-    pub fn of(files: &[PathBuf]) -> notify::Result<Self> {
-        let names: Vec<PathBuf> =
-            files.iter().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone())).collect();
-        let mut folders: Vec<PathBuf> = names.iter().filter_map(|file| file.parent().map(Path::to_path_buf)).collect();
-        folders.sort();
-        folders.dedup();
-        let (sender, changed) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A file that is new in a folder may be one that an `include` matches.
-            let ours = event.is_ok_and(|event| {
-                !event.kind.is_access() && event.paths.iter().any(|path| names.contains(path) || is_configuration(path))
-            });
-            if ours {
+    /// Looks at these files and patterns. Folders are watched, because editors replace files rather than write them.
+    pub fn of(origins: &Origins) -> notify::Result<Self> {
+        let (sender, events) = mpsc::channel(1);
+        let known = Arc::<Mutex<Known>>::default();
+        let ours = known.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| may_count(&event, &mut ours.lock().unwrap_or_else(PoisonError::into_inner))) {
                 // One that waits already says the same.
                 let _ = sender.try_send(());
             }
         })?;
-        for folder in &folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
-        Ok(Self { _watcher: watcher, changed, pending: false })
+        let mut files = Self { watcher, events, known, origins: Arc::default(), pending: true, told: false };
+        files.follow(origins.clone());
+        Ok(files)
     }
 
-    /// Ends when files have changed and are quiet again. Dropping the future loses nothing.
-    pub async fn changed(&mut self) {
-        if !self.pending && self.changed.recv().await.is_none() {
-            return std::future::pending().await;
-        }
+    /// Looks at these from now on. What changed since they were read is told at once.
+    pub fn follow(&mut self, origins: Origins) {
+        self.look_at(origins.names(), &origins.folders());
+        self.origins = Arc::new(origins);
         self.pending = true;
-        while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.changed.recv()).await {}
-        self.pending = false;
+    }
+
+    /// Takes what is looked at as it is now.
+    pub fn accept(&mut self) {
+        self.follow(self.origins.as_they_are());
+    }
+
+    fn look_at(&mut self, names: BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>) {
+        let mut problem = (folders.len() >= FOLDERS_MAX).then(|| format!("there are more than {FOLDERS_MAX}"));
+        let before = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.names = names;
+            std::mem::replace(&mut known.folders, folders.clone())
+        };
+        for gone in before.difference(folders) {
+            // One that was removed is not watched any more either.
+            let _ = self.watcher.unwatch(gone);
+        }
+        for folder in folders.difference(&before) {
+            let _ = self.watcher.unwatch(folder);
+            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                problem = Some(error.to_string());
+                self.known.lock().unwrap_or_else(PoisonError::into_inner).folders.remove(folder);
+            }
+        }
+        if let Some(problem) = problem
+            && !std::mem::replace(&mut self.told, true)
+        {
+            tracing::error!("not all folders of the configuration can be watched, use SIGHUP: {problem}");
+        }
+    }
+
+    /// Ends when something is otherwise than it was, and quiet again. Dropping the future loses nothing.
+    pub async fn changed(&mut self) {
+        loop {
+            if !self.pending && self.events.recv().await.is_none() {
+                return std::future::pending().await;
+            }
+            self.pending = true;
+            let until = tokio::time::Instant::now() + SETTLE_MAX;
+            while tokio::time::Instant::now() < until
+                && let Ok(Some(())) = tokio::time::timeout(SETTLE, self.events.recv()).await
+            {}
+            // Folders first: what comes into a new one after that is an event.
+            let origins = self.origins.clone();
+            let Ok((names, folders)) = tokio::task::spawn_blocking(move || (origins.names(), origins.folders())).await
+            else {
+                return;
+            };
+            self.look_at(names, &folders);
+            let origins = self.origins.clone();
+            let changed = tokio::task::spawn_blocking(move || origins.have_changed()).await.unwrap_or(true);
+            self.pending = false;
+            if changed {
+                return;
+            }
+        }
     }
 }
 
-fn is_configuration(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+/// Whether what was seen can have changed one of the files, what a link of them points to, or what a pattern matches.
+fn may_count(event: &notify::Event, known: &mut Known) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => {
+            for path in &event.paths {
+                known.folders.remove(path);
+            }
+            true
+        }
+        _ => event.need_rescan() || event.paths.iter().any(|path| known.names.contains(path)),
+    }
 }

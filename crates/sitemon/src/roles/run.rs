@@ -4,7 +4,7 @@ use super::checker::{self, Checker};
 use super::reload::{Changes, FileWatch};
 use super::writer::{self, Rules};
 use super::{ASK_AGAIN, Failure, patiently};
-use crate::config::{self, Config, Source, Watched};
+use crate::config::{self, Config, ConfigError, Metrics, Source, Watched};
 use crate::serve::{self, Readiness, Shown};
 use crate::telemetry::Telemetry;
 use crate::{clock, runtime};
@@ -47,9 +47,13 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
     let readiness = Arc::new(Readiness::default());
     readiness.waits_for(&["store"]);
     let stop = CancellationToken::new();
-    let shown =
-        Shown { telemetry: telemetry.clone(), readiness: readiness.clone(), latests: Arc::new(OnceLock::new()) };
-    if let Some(address) = config.metrics {
+    let shown = Shown {
+        telemetry: telemetry.clone(),
+        readiness: readiness.clone(),
+        latests: Arc::new(OnceLock::new()),
+        sites_max: config.metrics.map_or(0, |metrics| metrics.sites),
+    };
+    if let Some(Metrics { listen: address, .. }) = config.metrics {
         let bound = serve::listen(address, shown.clone(), stop.clone()).await;
         // A second `run` of the same file meets the first one's port before its store; only the store can name it.
         if bound.is_err()
@@ -99,7 +103,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         network: config.network.clone(),
         bus: bus.clone(),
         telemetry: telemetry.clone(),
-        keep_latest: config.metrics.is_some(),
+        keep_latest: shown.sites_max,
         tell_first: config.sites.len() <= TELL_FIRST,
     })
     .await?;
@@ -135,11 +139,23 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         // Asked to read the configuration again.
         let again = source.clone();
         match tokio::task::spawn_blocking(move || config::load(&again)).await {
-            Ok(Ok(new)) => {
+            Ok(Ok(mut new)) => {
+                if let Some(files) = &mut files {
+                    files.follow(std::mem::take(&mut new.origins));
+                }
                 sites = take_over(new, &config, sites, &checker, &rules, &telemetry).await;
                 save_sites(&store, &sites);
             }
-            Ok(Err(error)) => telemetry.reload_refused(&error.lines().join("\n")),
+            Ok(Err(error)) => {
+                if let Some(files) = &mut files {
+                    // What the refused one names may be what comes next.
+                    match &error {
+                        ConfigError::Faults { origins, .. } => files.follow((**origins).clone()),
+                        ConfigError::Missing(_) => files.accept(),
+                    }
+                }
+                telemetry.reload_refused(&error.lines().join("\n"));
+            }
             Err(error) => telemetry.reload_refused(&error.to_string()),
         }
     };
@@ -217,7 +233,12 @@ async fn take_over(
     }
     rules.learn(&new.sites);
     let before = sites;
-    let compared = tokio::task::spawn_blocking(move || Changes::between(&before, new.sites)).await;
+    let certificates = checker.certificates();
+    let compared = tokio::task::spawn_blocking(move || {
+        certificates.read_again();
+        Changes::between(&before, new.sites)
+    })
+    .await;
     let changes = match compared {
         Ok(changes) => changes,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -290,7 +311,7 @@ fn watch_files(watch: bool, config: &Config) -> Option<FileWatch> {
     if !watch {
         return None;
     }
-    match FileWatch::of(&config.files) {
+    match FileWatch::of(&config.origins) {
         Ok(files) => Some(files),
         Err(error) => {
             tracing::error!("the configuration's files cannot be watched, use SIGHUP: {error}");

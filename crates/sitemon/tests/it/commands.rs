@@ -65,6 +65,26 @@ fn wrong_use_is_2_and_says_what_is_wrong() {
 }
 
 #[test]
+fn commands_of_later_versions_are_refused_by_name() {
+    let folder = Folder::new();
+    for line in ["checker", "-l info monitor-sites", "worker -l info", "writer", "web", "doctor", "replay", "snapshot"]
+    {
+        let output = folder.run(line);
+        assert_eq!(output.status.code(), Some(2), "{line}: {}", told(&output));
+        assert!(told(&output).contains("comes with a later version"), "{line}: {}", told(&output));
+    }
+    check(
+        &folder,
+        "worker -l info",
+        &expect![[r#"
+        exit 2
+        --- stderr
+        sitemon: `worker` comes with a later version; `sitemon run` checks and stores in one process
+    "#]],
+    );
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let folder = Folder::new();
     for line in ["--help", "-h", "help check", "check --help", "config check --help", "--version", "-V"] {
@@ -95,9 +115,20 @@ fn completions_and_manual_pages() {
 #[test]
 fn without_a_configuration_it_is_2() {
     let folder = Folder::new();
-    for line in
-        ["run", "check", "sites", "status", "history shop", "stats shop", "export", "compact", "migrate", "config show"]
-    {
+    for line in [
+        "run",
+        "check",
+        "sites",
+        "status",
+        "history shop",
+        "stats shop",
+        "export",
+        "compact",
+        "migrate",
+        "config show",
+        "config check",
+        "config convert",
+    ] {
         let output = folder.run(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {}", told(&output));
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line}: {}", told(&output));
@@ -805,6 +836,16 @@ fn config_check_tells_what_it_found() {
         sitemon.yaml: no faults
     "#]],
     );
+    // Without a file it is the one that the other commands read.
+    check(
+        &folder,
+        "config check",
+        &expect![[r#"
+        exit 0
+        --- stdout
+        sitemon.yaml: no faults
+    "#]],
+    );
     folder.write("slow.yaml", "sites: [{name: a, url: 'http://h/', interval: 5s, timeout: 10s}]\n");
     check(
         &folder,
@@ -834,15 +875,6 @@ fn config_check_tells_what_it_found() {
         exit 2
         --- stderr
         none.yaml: cannot be read: no such file
-    "#]],
-    );
-    check(
-        &folder,
-        "config check",
-        &expect![[r#"
-        exit 2
-        --- stderr
-        sitemon: which file? `sitemon config check FILE`, or `-c FILE`
     "#]],
     );
     assert_eq!(folder.data("config schema").1.lines().next(), Some("{"));

@@ -264,7 +264,10 @@ fn every_key_can_be_set_by_environment() {
     assert_eq!(config.grace.as_secs(), 2);
     assert_eq!(config.flush.as_secs(), 1);
     assert_eq!(config.limits.checks_in_flight, 7);
-    assert_eq!(config.metrics.map(|listen| listen.to_string()).as_deref(), Some("[::1]:9464"));
+    assert_eq!(
+        config.metrics.map(|metrics| (metrics.listen.to_string(), metrics.sites)),
+        Some(("[::1]:9464".to_owned(), 10_000))
+    );
     assert_eq!(config.sites[0].site.spec.interval.as_secs(), 5);
     let shown = trial.show(&variables);
     assert!(shown.contains("  path: b.db\n") && shown.contains("refuse: [loopback]\n"), "{shown}");
@@ -313,7 +316,7 @@ fn variables_secrets_and_included_files() {
     let shown = config::show_in(&source, &trial.environment(&variables)).expect("no faults");
     assert!(shown.contains("body: main") && shown.contains("body: other") && shown.contains("z: plain"), "{shown}");
     assert!(!shown.contains("tell-nobody") && !shown.contains("nor-this"), "{shown}");
-    let files: Vec<String> = config.files.iter().map(|path| trial.short(&path.display().to_string())).collect();
+    let files: Vec<String> = config.origins.paths().map(|path| trial.short(&path.display().to_string())).collect();
     assert_eq!(
         files,
         [
@@ -323,7 +326,8 @@ fn variables_secrets_and_included_files() {
             "conf/sites.d/a.yaml",
             "conf/sites.d/b.yaml",
             "conf/sites.d/body",
-            "conf/more/deep/er/d.yaml"
+            "conf/more/deep/er/d.yaml",
+            ".env"
         ]
     );
 

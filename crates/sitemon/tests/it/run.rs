@@ -239,6 +239,60 @@ fn a_change_of_a_watched_file_is_taken_over() {
 }
 
 #[test]
+fn whatever_the_configuration_is_read_from_is_watched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |path: &str| folder.path().join(path);
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "page").expect("a URL");
+    let sites = |name: &str| format!("sites: [{{name: {name}, url: '{url}'}}]\n");
+    let main = format!(
+        "include: ['teams/*/prod/*.conf', one.part]\ndefaults: {{interval: 1s}}\n\
+         sites: [{{name: a, url: '{url}', request: {{method: POST, body_file: body}}}}]\n"
+    );
+    std::fs::write(at("body"), "one").expect("a file");
+    std::fs::create_dir(at("releases")).expect("a folder");
+    std::fs::write(at("releases/1"), sites("linked")).expect("a file");
+    std::fs::write(at("releases/2"), sites("other")).expect("a file");
+    std::os::unix::fs::symlink("releases/1", at("one.part")).expect("a link");
+    let mut monitor = Monitor::start(folder.path(), &main, &["--watch"]);
+
+    // A folder that a pattern's middle matches, and a file in it, of no ending that says configuration.
+    std::fs::create_dir_all(at("teams/x/prod")).expect("a folder");
+    std::fs::write(at("teams/x/prod/b.conf"), sites("b")).expect("a file");
+    monitor.wait_for("1 sites added, 0 changed, 0 removed, 2 as before");
+    // What is written beside it is no change of the configuration.
+    std::fs::write(at("teams/x/prod/notes.txt"), "nothing").expect("a file");
+    // A file that the configuration names.
+    std::fs::write(at("body"), "two").expect("a file");
+    monitor.wait_for("0 sites added, 1 changed, 0 removed, 2 as before");
+    // A link that comes to point to another file, which is watched from then on.
+    std::os::unix::fs::symlink("releases/2", at("new.part")).expect("a link");
+    std::fs::rename(at("new.part"), at("one.part")).expect("a rename");
+    monitor.wait_for("1 sites added, 0 changed, 1 removed, 2 as before");
+    std::fs::write(at("releases/2"), sites("third")).expect("a file");
+    monitor.wait_for("1 sites added, 0 changed, 1 removed, 2 as before");
+    // A folder that goes away and comes back.
+    std::fs::remove_dir_all(at("teams")).expect("gone");
+    monitor.wait_for("0 sites added, 0 changed, 1 removed, 2 as before");
+    std::fs::create_dir_all(at("teams/y/prod")).expect("a folder");
+    std::fs::write(at("teams/y/prod/c.conf"), sites("c")).expect("a file");
+    monitor.wait_for("1 sites added, 0 changed, 0 removed, 2 as before");
+
+    // A refused configuration names a file that is not there yet: it is taken over when it comes.
+    std::fs::write(
+        at("teams/y/prod/c.conf"),
+        format!("sites: [{{name: c, url: '{url}', request: {{method: POST, body_file: later/body}}}}]\n"),
+    )
+    .expect("a file");
+    monitor.wait_for("later/body");
+    std::fs::create_dir(at("teams/y/prod/later")).expect("a folder");
+    std::fs::write(at("teams/y/prod/later/body"), "three").expect("a file");
+    monitor.wait_for("0 sites added, 1 changed, 0 removed, 2 as before");
+    assert_eq!(monitor.stop().0, 0);
+    assert!(!monitor.said().contains("0 sites added, 0 changed, 0 removed"), "{}", monitor.said());
+}
+
+#[test]
 fn slots_that_cannot_be_served_are_recorded_with_their_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     let site = FaultySite::start().expect("a site");

@@ -15,6 +15,7 @@ use lane::{Command, Lane, Parts};
 use outbox::Outbox;
 use sitemon_bus::{Acknowledged, Bus, Event, Message, Reader, Topic};
 use sitemon_model::Job;
+use sitemon_probe::http::Certificates;
 use sitemon_probe::memory::Memory;
 use sitemon_probe::policy::Policy;
 use sitemon_probe::{Shared, SharedOptions};
@@ -41,8 +42,8 @@ pub struct Options {
     pub bus: Arc<dyn Bus>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
-    /// Whether the last observation of each site is kept for `probe_*`.
-    pub keep_latest: bool,
+    /// The last observation of each site is kept, for `probe_*`, while there are no more sites than these.
+    pub keep_latest: usize,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
 }
@@ -50,6 +51,8 @@ pub struct Options {
 /// The role, while it runs.
 pub struct Checker {
     lanes: Vec<Running>,
+    /// Shared by all lanes.
+    certificates: Arc<Certificates>,
     jobs: tokio::task::JoinHandle<()>,
 }
 
@@ -70,13 +73,19 @@ impl Checker {
         // The memory bound, roots and known chains are one for all lanes; resolvers and idle connections are each
         // lane's own.
         let shared = SharedOptions { policy: options.network.clone(), memory, ..SharedOptions::default() };
+        let certificates = shared.certificates.clone();
         let lanes = (0..count)
             .map(|index| start_lane(index, &options, &gates, shared.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let reader = options.bus.subscribe(Topic::Jobs, &options.location).await.context("cannot read jobs")?;
         let senders = lanes.iter().map(|lane| lane.commands.clone()).collect();
         let jobs = tokio::spawn(read_jobs(reader, senders));
-        Ok(Self { lanes, jobs })
+        Ok(Self { lanes, certificates, jobs })
+    }
+
+    /// What is known of certificates, to read the machine's roots again.
+    pub fn certificates(&self) -> Arc<Certificates> {
+        self.certificates.clone()
     }
 
     /// Brings the sites in line; ends when that is in force.
@@ -103,11 +112,6 @@ impl Checker {
             // A lane that has ended tells so where it is waited for.
             let _ = answer.await;
         }
-    }
-
-    /// What is known of the last observation of each site.
-    pub async fn latest(&self) -> Vec<(Arc<str>, Latest)> {
-        Latests(self.lanes.iter().map(|lane| lane.commands.clone()).collect()).ask().await
     }
 
     /// A handle by which others ask for the last observations.
@@ -260,7 +264,7 @@ pub fn bound_by_files(wanted: usize) -> usize {
     let room = (files.saturating_sub(RESERVED_FILES) / FILES_PER_CHECK).max(1);
     let bounded = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
     if bounded < wanted {
-        tracing::warn!(
+        tracing::info!(
             files,
             bounded,
             "{files} open files leave room for {bounded} checks in flight, not {wanted} (raise `ulimit -n` for more)"
