@@ -15,6 +15,9 @@ const SETTLE: Duration = Duration::from_millis(150);
 /// However many there are, they are looked at after this.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
 
+/// So often folders are looked for again because new ones were found.
+const DEPTH_AT_ONCE: usize = 8;
+
 /// What a new configuration changes about the sites.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -113,14 +116,11 @@ impl FileWatch {
                 let _ = sender.try_send(());
             }
         })?;
-        let mut files = Self { watcher, events, known, origins: Arc::default(), pending: true, told: false };
-        files.follow(origins.clone());
-        Ok(files)
+        Ok(Self { watcher, events, known, origins: Arc::new(origins.clone()), pending: true, told: false })
     }
 
     /// Looks at these from now on. What changed since they were read is told at once.
     pub fn follow(&mut self, origins: Origins) {
-        self.look_at(origins.names(), &origins.folders());
         self.origins = Arc::new(origins);
         self.pending = true;
     }
@@ -130,7 +130,9 @@ impl FileWatch {
         self.follow(self.origins.as_they_are());
     }
 
-    fn look_at(&mut self, names: BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>) {
+    /// Watches these folders and no others; whether there are new ones among them.
+    fn look_at(&mut self, names: BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>) -> bool {
+        let mut new = false;
         let mut problem = (folders.len() >= FOLDERS_MAX).then(|| format!("there are more than {FOLDERS_MAX}"));
         let before = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,9 +145,12 @@ impl FileWatch {
         }
         for folder in folders.difference(&before) {
             let _ = self.watcher.unwatch(folder);
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                problem = Some(error.to_string());
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).folders.remove(folder);
+            match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => new = true,
+                Err(error) => {
+                    problem = Some(error.to_string());
+                    self.known.lock().unwrap_or_else(PoisonError::into_inner).folders.remove(folder);
+                }
             }
         }
         if let Some(problem) = problem
@@ -153,6 +158,7 @@ impl FileWatch {
         {
             tracing::error!("not all folders of the configuration can be watched, use SIGHUP: {problem}");
         }
+        new
     }
 
     /// Ends when something is otherwise than it was, and quiet again. Dropping the future loses nothing.
@@ -166,13 +172,16 @@ impl FileWatch {
             while tokio::time::Instant::now() < until
                 && let Ok(Some(())) = tokio::time::timeout(SETTLE, self.events.recv()).await
             {}
-            // Folders first: what comes into a new one after that is an event.
-            let origins = self.origins.clone();
-            let Ok((names, folders)) = tokio::task::spawn_blocking(move || (origins.names(), origins.folders())).await
-            else {
-                return;
-            };
-            self.look_at(names, &folders);
+            // Folders first: what comes into a new one after that is an event. What came into it before it was watched
+            // may be a folder, too.
+            for _ in 0..DEPTH_AT_ONCE {
+                let origins = self.origins.clone();
+                let looked = tokio::task::spawn_blocking(move || (origins.names(), origins.folders())).await;
+                let Ok((names, folders)) = looked else { return };
+                if !self.look_at(names, &folders) {
+                    break;
+                }
+            }
             let origins = self.origins.clone();
             let changed = tokio::task::spawn_blocking(move || origins.have_changed()).await.unwrap_or(true);
             self.pending = false;
