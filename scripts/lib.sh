@@ -146,9 +146,11 @@ need_python() {
   touch "$stamp"
 }
 
-# What is measured and what the tests from outside run is what users run: the release build.
+# What is measured and what the tests from outside run is what users run: the release build. One package at a time:
+# asked for together, they would share what they depend on with the features of both, and each way of asking would
+# build it, and them, anew.
 build_release() {
   need_rust
-  say "building the release (some minutes the first time, nothing afterwards)"
+  say "building the release of $2 (some minutes the first time, nothing afterwards)"
   cargo build --release --locked "$@"
 }

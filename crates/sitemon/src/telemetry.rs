@@ -435,19 +435,19 @@ pub fn encode_latest(mut sites: Vec<(std::sync::Arc<str>, Latest)>) -> String {
         "The end of the certificate's validity, in seconds since the epoch",
         &|latest| plain(latest.not_after.map(|at| (at.micros() / 1_000_000) as f64)),
     );
-    // blackbox_exporter's names for the phases: what it calls processing is our wait, transfer our receive.
-    let named = [
-        ("resolve", Phase::Dns),
-        ("connect", Phase::Connect),
-        ("tls", Phase::Tls),
-        ("processing", Phase::Wait),
-        ("transfer", Phase::Receive),
+    // blackbox_exporter's names for the phases: what it calls processing lasts from the connection to the first byte of
+    // the answer, so it holds our send; and a proxy belongs to its connect.
+    let named: [(&str, &[Phase]); 5] = [
+        ("resolve", &[Phase::Dns]),
+        ("connect", &[Phase::Connect, Phase::Proxy]),
+        ("tls", &[Phase::Tls]),
+        ("processing", &[Phase::Send, Phase::Wait]),
+        ("transfer", &[Phase::Receive]),
     ];
     family("probe_http_duration_seconds", "Times of the phases, summed over redirects", &|latest| {
-        named
-            .iter()
-            .filter_map(|(name, phase)| Some((format!(",phase=\"{name}\""), us(latest.phases[*phase as usize]?))))
-            .collect()
+        let sum =
+            |phases: &[Phase]| phases.iter().filter_map(|phase| latest.phases[*phase as usize]).reduce(|a, b| a + b);
+        named.iter().filter_map(|(name, phases)| Some((format!(",phase=\"{name}\""), us(sum(phases)?)))).collect()
     });
     text
 }
@@ -487,6 +487,8 @@ mod tests {
             ..Hop::default()
         };
         hop.phases.set(Phase::Connect, 1500, State::Done);
+        hop.phases.set(Phase::Send, 10, State::Done);
+        hop.phases.set(Phase::Wait, 240, State::Done);
         let observation = Observation {
             site: "a \"b\"".into(),
             scheduled_at: Timestamp(1_000_000),
@@ -508,6 +510,7 @@ mod tests {
             "probe_ip_protocol{instance=\"a \\\"b\\\"\"} 6",
             "probe_http_ssl{instance=\"a \\\"b\\\"\"} 1",
             "probe_http_duration_seconds{instance=\"a \\\"b\\\"\",phase=\"connect\"} 0.0015",
+            "probe_http_duration_seconds{instance=\"a \\\"b\\\"\",phase=\"processing\"} 0.00025",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
         }
