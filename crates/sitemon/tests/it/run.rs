@@ -5,6 +5,7 @@ use sitemon_model::Timestamp;
 use sitemon_model::site::name_hash;
 use sitemon_schedule::slot;
 use sitemon_testkit::FaultySite;
+use sitemon_testkit::authority::{Authority, Curve};
 use sitemon_testkit::fault::Scheme;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -35,13 +36,11 @@ impl Monitor {
     }
 
     fn spawn(folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = command(folder)
-            .arg("run")
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("sitemon starts");
+        Self::spawned(folder, command(folder).arg("run").args(arguments))
+    }
+
+    fn spawned(folder: &Path, command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("sitemon starts");
         let (sender, lines) = mpsc::sync_channel(100_000);
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().expect("a pipe"), said.clone());
@@ -290,6 +289,28 @@ fn whatever_the_configuration_is_read_from_is_watched() {
     monitor.wait_for("0 sites added, 1 changed, 0 removed, 2 as before");
     assert_eq!(monitor.stop().0, 0);
     assert!(!monitor.said().contains("0 sites added, 0 changed, 0 removed"), "{}", monitor.said());
+}
+
+#[test]
+fn a_reload_reads_the_roots_of_the_machine_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Https, "page").expect("a URL");
+    let roots = folder.path().join("roots.pem");
+    let other = Authority::new(Curve::P256).expect("an authority").root_pem();
+    std::fs::write(&roots, &other).expect("a file");
+    std::fs::write(folder.path().join("sitemon.yaml"), format!("sites: [{{name: a, url: '{url}', interval: 300ms}}]"))
+        .expect("a file");
+    let mut monitor = Monitor::spawned(folder.path(), command(folder.path()).arg("run").env("SSL_CERT_FILE", &roots));
+    monitor.wait_for("a is down: tls.untrusted");
+    std::fs::write(&roots, site.roots_pem()).expect("a file");
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("a is up");
+    // The chain that was good with the roots of before is not good any more.
+    std::fs::write(&roots, &other).expect("a file");
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("a is down: tls.untrusted");
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
 }
 
 #[test]
