@@ -37,8 +37,6 @@ pub struct Shown {
     pub readiness: Arc<Readiness>,
     /// The sites' last observations, once there is a checker.
     pub latests: Arc<std::sync::OnceLock<Latests>>,
-    /// Series of single sites are shown while there are no more sites than these.
-    pub sites_max: usize,
 }
 
 /// Listens, and serves until it is told to stop. Where it cannot listen, that is the error.
@@ -63,8 +61,7 @@ pub async fn listen(address: SocketAddr, shown: Shown, stop: CancellationToken) 
 }
 
 async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
-    let few = usize::try_from(shown.telemetry.sites.get()).is_ok_and(|sites| sites <= shown.sites_max);
-    let sites = match shown.latests.get().filter(|_| few) {
+    let sites = match shown.latests.get().filter(|_| shown.telemetry.shows_sites()) {
         Some(latests) => latests.ask().await,
         None => Vec::new(),
     };

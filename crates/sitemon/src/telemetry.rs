@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use sitemon_model::{Body, Code, Observation, Phase, State, Timestamp, Verdict};
 use std::fmt::Write as _;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The verdicts in the order of their numbers.
@@ -58,6 +58,8 @@ pub struct Telemetry {
     pub waiting: Gauge,
     /// Sites that are checked.
     pub sites: Gauge,
+    /// Series of single sites are shown while there are no more sites than these.
+    sites_shown_max: AtomicI64,
     slots_passed: Counter,
     clock_steps: Counter,
     /// Observations that no acknowledgement has come for.
@@ -168,6 +170,7 @@ impl Telemetry {
             in_flight,
             waiting,
             sites,
+            sites_shown_max: AtomicI64::new(0),
             slots_passed,
             clock_steps,
             unacknowledged,
@@ -189,6 +192,16 @@ impl Telemetry {
             reloaded_at,
             registry,
         }
+    }
+
+    /// Shows series of single sites, as long as there are no more sites than these.
+    pub fn show_sites(&self, most: usize) {
+        self.sites_shown_max.store(i64::try_from(most).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether series of single sites are shown now.
+    pub fn shows_sites(&self) -> bool {
+        self.sites.get() <= self.sites_shown_max.load(Ordering::Relaxed)
     }
 
     /// Everything in the text form of `OpenMetrics`, with these lines before its end.

@@ -47,13 +47,10 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
     let readiness = Arc::new(Readiness::default());
     readiness.waits_for(&["store"]);
     let stop = CancellationToken::new();
-    let shown = Shown {
-        telemetry: telemetry.clone(),
-        readiness: readiness.clone(),
-        latests: Arc::new(OnceLock::new()),
-        sites_max: config.metrics.map_or(0, |metrics| metrics.sites),
-    };
-    if let Some(Metrics { listen: address, .. }) = config.metrics {
+    let shown =
+        Shown { telemetry: telemetry.clone(), readiness: readiness.clone(), latests: Arc::new(OnceLock::new()) };
+    if let Some(Metrics { listen: address, sites }) = config.metrics {
+        telemetry.show_sites(sites);
         let bound = serve::listen(address, shown.clone(), stop.clone()).await;
         // A second `run` of the same file meets the first one's port before its store; only the store can name it.
         if bound.is_err()
@@ -103,7 +100,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         network: config.network.clone(),
         bus: bus.clone(),
         telemetry: telemetry.clone(),
-        keep_latest: shown.sites_max,
+        keep_latest: config.metrics.is_some(),
         tell_first: config.sites.len() <= TELL_FIRST,
     })
     .await?;

@@ -67,8 +67,8 @@ pub struct Parts {
     pub shared: Box<dyn FnOnce() -> Arc<Shared> + Send>,
     /// Where observations go.
     pub outbox: Outbox,
-    /// The last observation of each site is kept, for `probe_*`, while there are no more sites than these.
-    pub keep_latest: usize,
+    /// Whether the last observation of each site is kept for `probe_*`.
+    pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
     /// Whether it speaks for all lanes of what all of them notice.
@@ -93,9 +93,7 @@ pub struct Lane {
     /// Ids sorted by the names of their sites.
     by_name: Vec<u32>,
     /// Last observations, where they are kept.
-    latest: HashMap<u32, Latest>,
-    /// For as many sites at most.
-    keep_latest: usize,
+    latest: Option<HashMap<u32, Latest>>,
     active: HashMap<(u32, Reason), Active>,
     checks: JoinSet<Ended>,
     looks: Looks,
@@ -157,8 +155,7 @@ impl Lane {
             sites: Vec::new(),
             free: Vec::new(),
             by_name: Vec::new(),
-            latest: HashMap::new(),
-            keep_latest,
+            latest: keep_latest.then(HashMap::new),
             active: HashMap::new(),
             checks: JoinSet::new(),
             looks: Looks::new(now.mono),
@@ -412,10 +409,12 @@ impl Lane {
                 self.telemetry.verdict_changed(&observation);
             }
             entered.last = fingerprint;
-            if self.telemetry.sites.get() <= self.keep_latest as i64 {
-                self.latest.insert(id, Latest::of(&observation));
-            } else if !self.latest.is_empty() {
-                self.latest = HashMap::new();
+            if let Some(latest) = &mut self.latest {
+                if self.telemetry.shows_sites() {
+                    latest.insert(id, Latest::of(&observation));
+                } else if !latest.is_empty() {
+                    *latest = HashMap::new();
+                }
             }
         }
         self.outbox.push(observation);
@@ -432,7 +431,12 @@ impl Lane {
             Command::Latest(answer) => {
                 let name =
                     |id: u32| self.sites.get(id as usize)?.as_ref().map(|entered| entered.watched.site.name.clone());
-                let latest = self.latest.iter().filter_map(|(id, latest)| Some((name(*id)?, latest.clone()))).collect();
+                let latest = self
+                    .latest
+                    .iter()
+                    .flatten()
+                    .filter_map(|(id, latest)| Some((name(*id)?, latest.clone())))
+                    .collect();
                 let _ = answer.send(latest);
             }
             Command::Stop { grace, patience } => {
@@ -459,7 +463,9 @@ impl Lane {
                 self.unplan(id, now);
                 self.sites[id as usize] = None;
                 self.free.push(id);
-                self.latest.remove(&id);
+                if let Some(latest) = &mut self.latest {
+                    latest.remove(&id);
+                }
             }
         }
         let mut new = Vec::new();

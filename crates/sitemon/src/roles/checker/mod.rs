@@ -42,8 +42,8 @@ pub struct Options {
     pub bus: Arc<dyn Bus>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
-    /// The last observation of each site is kept, for `probe_*`, while there are no more sites than these.
-    pub keep_latest: usize,
+    /// Whether the last observation of each site is kept for `probe_*`.
+    pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
 }
