@@ -1,7 +1,7 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench soak campaign
+.PHONY: help run demo test lint bench bench-check bench-schedule bench-store soak campaign
 
 # How long and how large `make soak` is.
 MINUTES ?= 5
@@ -25,8 +25,11 @@ test: ## everything that is tested; installs what the tests need and says so
 lint: ## format, clippy, shellcheck, dependencies, invariants
 	@scripts/lint
 
-bench: ## processor time of a check, beside an aiohttp client in the same run
+bench: ## what things cost, beside baselines in the same minutes; in parts: bench-check, bench-schedule, bench-store
 	@scripts/bench
+
+bench-check bench-schedule bench-store:
+	@scripts/bench $(@:bench-%=%)
 
 soak: ## real web servers for a while: make soak MINUTES=5 SITES=1000
 	@scripts/soak --minutes $(MINUTES) --sites $(SITES)

@@ -1,0 +1,45 @@
+//! Measures the default store beside plain rows in SQLite: what appending and packing cost, the bytes that a check
+//! takes, and the history that `status` and `stats` are timed on. Prints a line of JSON; `make bench` makes a table.
+
+mod append;
+mod bytes;
+mod clock;
+mod history;
+mod plain;
+
+use sitemon_model::tree::{At, Faults, Node};
+use sitemon_store::{Config, KINDS, StoreError};
+use std::path::Path;
+
+const USAGE: &str = "one of:
+  append FOLDER ROUNDS OBSERVATIONS BATCH
+  bytes FOLDER RECORDED_DATABASE INTERVAL_SECONDS SITES HOURS
+  history FOLDER SITES DAYS";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let found = match words[..] {
+        ["append", folder, rounds, count, batch] => {
+            append::run(Path::new(folder), rounds.parse()?, count.parse()?, batch.parse()?).await?
+        }
+        ["bytes", folder, recorded, interval, sites, hours] => {
+            let recorded = bytes::recorded(Path::new(recorded)).await?;
+            bytes::run(Path::new(folder), &recorded, interval.parse()?, sites.parse()?, hours.parse()?).await?
+        }
+        ["history", folder, sites, days] => history::run(Path::new(folder), sites.parse()?, days.parse()?).await?,
+        _ => return Err(USAGE.into()),
+    };
+    println!("{found}");
+    Ok(())
+}
+
+/// The default store, in this file.
+fn store(file: &Path) -> Result<Box<dyn Config>, StoreError> {
+    let node = Node::from_json(&serde_json::json!({ "path": file }));
+    let mut faults = Faults::default();
+    let mut fields = At::new(&node, "store").map(&mut faults);
+    let config = (KINDS[0].parse)(&mut fields, Path::new("."), &mut faults);
+    config.ok_or_else(|| StoreError::Unusable("the configuration of the store is refused".into()))
+}
