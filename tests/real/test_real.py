@@ -1,6 +1,5 @@
-"""The built binary against real servers: the short forms of what `make soak` and `make bench` do at length."""
+"""The built binary against real servers: the short forms of what `make soak` and `make campaign` do at length."""
 
-import bench
 import campaign
 import clock
 import damage
@@ -84,12 +83,6 @@ def test_sites_that_hang_delay_no_others(folder):
 
 def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
     scale.run(folder)
-
-
-def test_a_check_costs_less_than_half_of_aiohttp(folder):
-    # A bound against slipping back, with room for a busy machine; the aim is a quarter, and `make bench` tells.
-    ratios = bench.run(folder, rounds=2, seconds=4, rates={"http": 4000, "https": 400})
-    assert max(ratios.values()) <= 0.5, ratios
 
 
 def test_files_of_the_earlier_systems_run_as_they_are(folder):

@@ -34,8 +34,7 @@ pub fn write(path: &Path, rows: &Receiver<Row>) -> Result<(u64, u64)> {
         std::thread::sleep(FLUSH);
         let transaction = database.transaction()?;
         {
-            let mut insert =
-                transaction.prepare_cached("INSERT INTO observations VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+            let mut insert = transaction.prepare_cached("INSERT INTO observations VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
             loop {
                 match rows.recv_timeout(Duration::ZERO) {
                     Ok(row) => {
