@@ -117,12 +117,16 @@ impl Tally {
 
     /// The next observation; says whether it counts: by the schedule, within the span.
     pub(crate) fn add(&mut self, observation: &Observation) -> bool {
-        let slot = observation.scheduled_at;
-        if observation.reason != Reason::Schedule || slot < self.at || slot >= self.to {
+        observation.reason == Reason::Schedule && self.hold(Held::of(observation))
+    }
+
+    /// What the next observation by the schedule holds; says whether it counts: within the span.
+    pub(crate) fn hold(&mut self, held: Held) -> bool {
+        if held.from < self.at || held.from >= self.to {
             return false;
         }
-        self.hold_until(slot);
-        self.held = Some(Held::of(observation));
+        self.hold_until(held.from);
+        self.held = Some(held);
         true
     }
 

@@ -2,17 +2,20 @@
 //!
 //! - [`rollup`]: statistics of one site and location over one span (an hour, a day, any window); mergeable.
 //! - [`availability`]: time-weighted, with its coverage.
+//! - [`overview`]: the part of a rollup that a table of many sites shows.
 //! - [`sketch`]: quantiles with a stated relative error; merging is exact and independent of order.
 //! - [`baseline`]: findings where a metric moved away from what it was.
 
 pub mod availability;
 pub mod baseline;
 mod bits;
+pub mod overview;
 pub mod rollup;
 pub mod sketch;
 
 pub use availability::{Availability, Held};
 pub use baseline::{Baselines, Moments};
+pub use overview::{Glance, Overview, Passing};
 pub use rollup::Rollup;
 pub use sketch::{Percentiles, Sketch};
 

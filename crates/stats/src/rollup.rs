@@ -160,30 +160,11 @@ impl Rollup {
     /// Reads what [`Rollup::encode`] wrote; `None` where the bytes are damaged or of a version not known.
     pub fn decode(from: Timestamp, to: Timestamp, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let mut rollup = Self { from, to, ..Self::default() };
-        if reader.bits(8)? != VERSION {
+        let Head { availability, checks, findings } = read_head(&mut reader, to.0.abs_diff(from.0))?;
+        let mut rollup = Self { from, to, availability, checks, findings, ..Self::default() };
+        read_causes(&mut reader, |code, count| rollup.causes.push((code, count)))?;
+        if rollup.causes.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return None;
-        }
-        let length = to.0.abs_diff(from.0);
-        let span_us = if reader.flag()? { length } else { reader.golomb(32)? };
-        let mut by_verdict_us = [span_us, 0, 0, 0];
-        if !reader.flag()? {
-            for us in &mut by_verdict_us {
-                *us = read_optional(&mut reader, 28)?;
-            }
-        }
-        rollup.availability = Availability { by_verdict_us, span_us };
-        for count in &mut rollup.checks {
-            *count = read_optional(&mut reader, 6)?;
-        }
-        rollup.findings = read_optional(&mut reader, 3)?;
-        for _ in 0..reader.golomb(0)? {
-            let code = Code::from_number(u16::try_from(reader.golomb(8)?).ok()?)?;
-            let count = reader.golomb(2)?;
-            if rollup.causes.last().is_some_and(|(before, _)| *before >= code) {
-                return None;
-            }
-            rollup.causes.push((code, count));
         }
         rollup.latency = Sketch::read(&mut reader)?;
         for sketch in &mut rollup.phases {
@@ -263,6 +244,42 @@ impl Rollup {
         *near = at + 1;
         &mut self.metrics[at].2
     }
+}
+
+/// What the bytes of a rollup begin with.
+pub(crate) struct Head {
+    pub(crate) availability: Availability,
+    pub(crate) checks: [u64; 4],
+    findings: u64,
+}
+
+/// Reads the beginning of a rollup over `length_us`; `None` where it is damaged or of a version not known.
+pub(crate) fn read_head(reader: &mut Reader<'_>, length_us: u64) -> Option<Head> {
+    if reader.bits(8)? != VERSION {
+        return None;
+    }
+    let span_us = if reader.flag()? { length_us } else { reader.golomb(32)? };
+    let mut by_verdict_us = [span_us, 0, 0, 0];
+    if !reader.flag()? {
+        for us in &mut by_verdict_us {
+            *us = read_optional(reader, 28)?;
+        }
+    }
+    let mut checks = [0; 4];
+    for count in &mut checks {
+        *count = read_optional(reader, 6)?;
+    }
+    let findings = read_optional(reader, 3)?;
+    Some(Head { availability: Availability { by_verdict_us, span_us }, checks, findings })
+}
+
+/// Reads the causes, which follow the head.
+pub(crate) fn read_causes(reader: &mut Reader<'_>, mut each: impl FnMut(Code, u64)) -> Option<()> {
+    for _ in 0..reader.golomb(0)? {
+        let code = Code::from_number(u16::try_from(reader.golomb(8)?).ok()?)?;
+        each(code, reader.golomb(2)?);
+    }
+    Some(())
 }
 
 /// A number that is often 0: one bit then.

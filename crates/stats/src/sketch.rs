@@ -172,6 +172,37 @@ impl Sketch {
         (counts.first() != Some(&0) && counts.last() != Some(&0)).then_some(Self { first, counts })
     }
 
+    /// Adds what [`Sketch::write`] wrote, in place; `None` where it is damaged, which may have added a part.
+    pub(crate) fn merge_read(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let length = usize::try_from(reader.golomb(5)?).ok()?;
+        if length == 0 {
+            return Some(());
+        }
+        let first = reader.bits(12)? as u16;
+        let order = reader.bits(4)? as u32;
+        if length > BUCKETS || usize::from(first) + length > BUCKETS {
+            return None;
+        }
+        self.slot(first);
+        self.slot(first + (length - 1) as u16);
+        let start = usize::from(first - self.first);
+        let own = &mut self.counts[start..start + length];
+        let mut at = 0;
+        while at < length {
+            let count = reader.golomb(order)?;
+            own[at] = own[at].saturating_add(count);
+            at += 1;
+            if count == 0 {
+                let more = usize::try_from(reader.golomb(0)?).ok()?;
+                if more >= length - at {
+                    return None;
+                }
+                at += more;
+            }
+        }
+        Some(())
+    }
+
     /// The count of a bucket, which is made to exist; the caller counts something in it.
     fn slot(&mut self, bucket: u16) -> &mut u64 {
         if self.counts.is_empty() {

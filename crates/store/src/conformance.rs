@@ -5,8 +5,8 @@
 
 use crate::sample::{EPOCH, Sample};
 use crate::{
-    Access, Advance, Config, Retention, RollupQuery, Run, RunStart, Scan, SiteRecord, SiteRollup, Store, StoreError,
-    Upkeep, Upkept, Window,
+    Access, Advance, Config, Retention, RollupQuery, Run, RunStart, Scan, SiteOverview, SiteRecord, SiteRollup, Store,
+    StoreError, Upkeep, Upkept, Window,
 };
 use sitemon_model::observation::Key;
 use sitemon_model::time::{DAY, HOUR, SECOND};
@@ -29,6 +29,7 @@ pub async fn conformance(fresh: impl Fn() -> Box<dyn Config>) {
     late_ones_renew_what_follows(&*fresh()).await;
     requests_are_kept_but_not_counted(&*fresh()).await;
     the_latest_is_known(&*fresh()).await;
+    since_when_is_known(&*fresh()).await;
     sites_come_and_go(&*fresh()).await;
     runs_are_noted(&*fresh()).await;
     each_has_its_retention(&*fresh()).await;
@@ -418,6 +419,38 @@ async fn hold_statistics(store: &dyn Store, truth: &Truth, what: &str) {
         let found = store.summary(&window(from, to)).await.unwrap_or_default();
         assert_rollups(found, truth.summary(from, to), &format!("{what}, from {from} to {to}"));
     }
+    hold_overviews(store, truth, what).await;
+}
+
+/// Holds overviews against the truth: of windows that begin with an hour or a day, as they are shown, and others; and
+/// that end now, in the future, or in the midst of what is stored.
+async fn hold_overviews(store: &dyn Store, truth: &Truth, what: &str) {
+    let ends = [EPOCH.plus(HOUR / 2), EPOCH.plus(2 * HOUR), EPOCH.plus(3 * HOUR + 7), EPOCH.plus(40 * HOUR + 1)];
+    for from in [EPOCH.plus(-DAY), EPOCH.plus(-HOUR), EPOCH, EPOCH.plus(2 * HOUR), EPOCH.plus(-90 * 60 * SECOND)] {
+        for to in ends.into_iter().filter(|to| *to > from) {
+            let window = window(from, to);
+            let found = store.overview(&window).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+            let expected: Vec<_> = truth.summary(from, to).into_iter().map(SiteOverview::of).collect();
+            assert_overviews(&found, &expected, &format!("{what}, overview from {from} to {to}"));
+        }
+    }
+    let sites: Option<Vec<Arc<str>>> = Some(vec!["changed".into(), "quick".into(), "nobody".into()]);
+    let (from, to) = (EPOCH.plus(-HOUR), EPOCH.plus(HOUR + 77));
+    let found = store.overview(&Window { sites, from, to }).await.unwrap_or_default();
+    let mut expected: Vec<_> = truth.summary(from, to).into_iter().map(SiteOverview::of).collect();
+    expected.retain(|found| ["changed", "quick"].contains(&&*found.site));
+    assert_overviews(&found, &expected, &format!("{what}, overview of two sites"));
+}
+
+#[track_caller]
+fn assert_overviews(found: &[SiteOverview], expected: &[SiteOverview], what: &str) {
+    let names = |sites: &[SiteOverview]| -> Vec<String> {
+        sites.iter().map(|site| format!("{} {}", site.site, site.location)).collect()
+    };
+    assert_eq!(names(found), names(expected), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found, expected, "{what}");
+    }
 }
 
 async fn a_verdict_is_carried_over(config: &dyn Config) {
@@ -521,6 +554,85 @@ async fn the_latest_is_known(config: &dyn Config) {
             assert_eq!(store.latest().await.unwrap_or_default(), expected(&truth), "packed in round {round}");
         }
     }
+    store.close().await;
+}
+
+/// From a second on to another one, and the verdict between them.
+type Stretch = (i64, i64, u8);
+
+async fn since_when_is_known(config: &dyn Config) {
+    let store = writer(config).await;
+    let mut truth = Truth::default();
+    let mut sample = Sample::new(33);
+    let location: Arc<str> = "default".into();
+    let known = async |truth: &Truth, what: &str| {
+        let mut of = vec![("nobody".into(), location.clone())];
+        let mut expected = vec![None];
+        for (key, observations) in truth.series() {
+            let scheduled: Vec<_> = observations.iter().filter(|o| o.reason == Reason::Schedule).collect();
+            let same =
+                |o: &&&Arc<Observation>| Some(o.verdict.number()) == scheduled.last().map(|o| o.verdict.number());
+            expected.push(scheduled.iter().rev().take_while(same).last().map(|o| o.scheduled_at));
+            of.push(key);
+        }
+        let found = store.since(&of).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        for ((found, expected), of) in found.iter().zip(&expected).zip(&of) {
+            assert_eq!(found, expected, "{what}: {of:?}");
+        }
+    };
+    known(&truth, "nothing").await;
+    // Down for minutes, hours, days, from the first on, and with a gap between.
+    let (hour, minute) = (3600, 60);
+    let sites: [(&str, &[Stretch]); 6] = [
+        ("minutes", &[(0, 70 * hour, 0), (70 * hour, 71 * hour, 2)]),
+        ("hours", &[(0, 50 * hour + 7 * minute, 0), (50 * hour + 7 * minute, 71 * hour, 2)]),
+        ("days", &[(0, 20 * minute, 2), (20 * minute, 40 * minute, 0), (40 * minute, 71 * hour, 2)]),
+        ("ever", &[(0, 71 * hour, 3)]),
+        ("gap", &[(0, 9 * hour, 0), (9 * hour, 10 * hour, 2), (60 * hour, 71 * hour, 2)]),
+        ("stopped", &[(0, hour, 0), (hour, 2 * hour, 2)]),
+    ];
+    let mut batch = Vec::new();
+    for (site, spans) in sites {
+        for interval in [15 * minute, 50] {
+            let name: Arc<str> = format!("{site}-{interval}").into();
+            for (from, to, verdict) in spans {
+                for slot in (*from..*to).step_by(interval as usize).step_by(if interval == 50 { 12 } else { 1 }) {
+                    let at = EPOCH.plus((slot + 3) * SECOND);
+                    let mut observation = sample.regular(&name, &location, at, (interval * SECOND) as u64);
+                    observation.verdict = Verdict::from_number(*verdict, Vec::new()).unwrap_or_default();
+                    batch.push(Arc::new(observation));
+                }
+            }
+        }
+    }
+    batch.sort_by_key(|observation| observation.key());
+    // What arrives in another order, or late.
+    let (first, rest) = batch.split_at(batch.len() * 2 / 3);
+    let late: Vec<_> = rest.iter().step_by(40).cloned().collect();
+    let on_time: Vec<_> =
+        rest.iter().enumerate().filter(|(index, _)| index % 40 != 0).map(|(_, o)| o.clone()).collect();
+    append(&*store, &mut truth, first).await;
+    known(&truth, "as it came").await;
+    pack(&*store, EPOCH.plus(48 * HOUR), false).await;
+    known(&truth, "packed").await;
+    append(&*store, &mut truth, &on_time).await;
+    known(&truth, "packed and as it came").await;
+    append(&*store, &mut truth, &late).await;
+    known(&truth, "late").await;
+    pack(&*store, EPOCH.plus(60 * HOUR), false).await;
+    known(&truth, "late, packed in part").await;
+    pack(&*store, EPOCH.plus(80 * HOUR), true).await;
+    known(&truth, "all packed").await;
+    // One that comes late and was up, in the midst of what is down.
+    let mut late = |site: &str, slot: i64| {
+        Arc::new(sample.regular(&site.into(), &location, EPOCH.plus(slot * SECOND + 9), 50_000_000))
+    };
+    let late = [late("ever-50", 30 * hour), late("hours-50", 70 * hour + 500), late("days-900", 66 * hour)];
+    append(&*store, &mut truth, &late).await;
+    known(&truth, "an exception").await;
+    pack(&*store, EPOCH.plus(80 * HOUR), false).await;
+    pack(&*store, EPOCH.plus(80 * HOUR), true).await;
+    known(&truth, "an exception, packed").await;
     store.close().await;
 }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use sitemon_model::observation::Key;
 use sitemon_model::tree::{Faults, Fields};
 use sitemon_model::{Observation, Timestamp};
-use sitemon_stats::Rollup;
+use sitemon_stats::{Overview, Rollup};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -90,6 +90,15 @@ pub trait Store: Send + Sync + Debug {
     /// Statistics of exactly `[from, to)`: from rollups for the whole days and hours in it, from the
     /// observations at its ends; for each site and location, sorted.
     async fn summary(&self, query: &Window) -> Result<Vec<SiteRollup>, StoreError>;
+
+    /// Of [`Store::summary`] what a table of many sites shows, for much less.
+    async fn overview(&self, query: &Window) -> Result<Vec<SiteOverview>, StoreError> {
+        Ok(self.summary(query).await?.into_iter().map(SiteOverview::of).collect())
+    }
+
+    /// For each of these sites and locations the slot since which every observation by the schedule has had the
+    /// verdict of the latest; `None` where there is none.
+    async fn since(&self, of: &[(Arc<str>, Arc<str>)]) -> Result<Vec<Option<Timestamp>>, StoreError>;
 
     /// The sites that are known, sorted by name.
     async fn sites(&self) -> Result<Vec<SiteRecord>, StoreError>;
@@ -179,6 +188,24 @@ pub struct SiteRollup {
     pub location: Arc<str>,
     /// The statistics.
     pub rollup: Rollup,
+}
+
+/// An overview and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteOverview {
+    /// The name of the site.
+    pub site: Arc<str>,
+    /// Where the checker runs.
+    pub location: Arc<str>,
+    /// What is shown.
+    pub overview: Overview,
+}
+
+impl SiteOverview {
+    /// Of whole statistics the part that is shown.
+    pub fn of(site: SiteRollup) -> Self {
+        Self { overview: Overview::of_rollup(&site.rollup), site: site.site, location: site.location }
+    }
 }
 
 /// A site as the store knows it. Its request and expectations stay in the configuration.

@@ -13,6 +13,7 @@ use sitemon_model::{
     AddressResult, Attempt, Body, Cause, Certificate, Code, Evidence, Finding, Hop, HttpVersion, Metrics, Observation,
     Phase, Phases, Reason, State, Timestamp, Verdict,
 };
+use sitemon_stats::{Glance, Held};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
@@ -180,6 +181,29 @@ impl Shape {
     /// Microseconds from slot to slot.
     pub(crate) const fn interval_us(&self) -> u64 {
         self.skeleton.interval_us
+    }
+
+    /// What an overview needs of the observation of `numbers`; `None` where they do not fit the
+    /// shape.
+    pub(crate) fn glance(&self, numbers: &[i64]) -> Option<Glance> {
+        let (mut verdict, mut response) = (0, 0u64);
+        for (column, number) in self.columns.iter().zip(numbers) {
+            match *column {
+                VERDICT => verdict = u8::try_from(*number).ok().filter(|verdict| *verdict < 4)?,
+                GAP | PHASES.. => response = response.wrapping_add(*number as u64),
+                _ => {}
+            }
+        }
+        let until = |from: Timestamp, us: u64| from.plus(i64::try_from(us).unwrap_or(i64::MAX));
+        let from = Timestamp(*numbers.first()?);
+        let until = until(until(from, self.skeleton.interval_us), self.skeleton.timeout_us);
+        let held = Held { verdict, from, until };
+        Some(Glance { held, response_time_us: self.response.then_some(response) })
+    }
+
+    /// Whether it is of jobs of the schedule.
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.skeleton.reason == Reason::Schedule
     }
 
     /// The observation of `numbers` and what stands in `rest`; `None` where they do not fit the shape.

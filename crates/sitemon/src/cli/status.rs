@@ -11,8 +11,8 @@ use crate::config::Source;
 use serde_json::{Value, json};
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Timestamp};
-use sitemon_stats::Held;
-use sitemon_store::{Scan, SiteRollup, Window};
+use sitemon_stats::{Held, Overview};
+use sitemon_store::{SiteOverview, Window};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -23,12 +23,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// From one look at the statistics to the next; they move slowly, and cost more.
 const STATISTICS: Duration = Duration::from_secs(10);
-
-/// For so many sites that are not up it is looked up since when; more would take too long.
-const SINCE: usize = 50;
-
-/// How many observations are looked back over for it.
-const SINCE_PAGE: usize = 500;
 
 /// Shows the latest verdicts.
 pub fn run(args: &args::Status, source: &Source, global: &Global) -> Outcome {
@@ -59,10 +53,28 @@ struct Board {
     names: Option<Vec<Arc<str>>>,
     over_us: i64,
     /// By site and location.
-    statistics: HashMap<(Arc<str>, Arc<str>), SiteRollup>,
+    statistics: HashMap<(Arc<str>, Arc<str>), Arc<Overview>>,
     window: Option<Window>,
-    /// By site and location: the fingerprint of the verdict, and since when it is so.
-    since: HashMap<(Arc<str>, Arc<str>), (u64, Timestamp)>,
+    /// By site and location, of those that are not up.
+    since: HashMap<(Arc<str>, Arc<str>), Since>,
+}
+
+/// Since when a site has its verdict, as it was looked up.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    verdict: u8,
+    /// The first slot that has it.
+    first: Timestamp,
+    /// The latest that is known to have it.
+    last: Timestamp,
+}
+
+impl Since {
+    /// Whether `latest` goes on what was looked up, with no slot between them that may have been otherwise.
+    fn goes_on(&self, latest: &Observation) -> bool {
+        let interval_us = i64::try_from(latest.interval_us).unwrap_or(i64::MAX);
+        self.verdict == latest.verdict.number() && latest.scheduled_at.since(self.last) <= interval_us
+    }
 }
 
 /// A site at a location, as it stands now.
@@ -76,7 +88,8 @@ struct Row {
     since: Option<Timestamp>,
     stale: bool,
     age_us: Option<i64>,
-    statistics: Option<SiteRollup>,
+    /// With their window.
+    statistics: Option<(Arc<Overview>, Timestamp, Timestamp)>,
 }
 
 impl Row {
@@ -93,15 +106,16 @@ impl Board {
         let now = wall();
         let mut latest: HashMap<Arc<str>, Vec<Arc<Observation>>> = HashMap::new();
         if let Some(store) = &wanted.store {
-            for observation in store.latest().await? {
+            let window = Window { sites: self.names.clone(), from: begin(now, self.over_us), to: now };
+            let overviews = async { if statistics { store.overview(&window).await.map(Some) } else { Ok(None) } };
+            // Side by side, each with a connection of its own.
+            let (observations, overviews) = tokio::try_join!(store.latest(), overviews)?;
+            for observation in observations {
                 latest.entry(observation.site.clone()).or_default().push(observation);
             }
-            if statistics {
-                let from = begin(now, self.over_us);
-                let window = Window { sites: self.names.clone(), from, to: now };
-                let rollups = store.summary(&window).await?;
-                self.statistics =
-                    rollups.into_iter().map(|site| ((site.site.clone(), site.location.clone()), site)).collect();
+            if let Some(overviews) = overviews {
+                let keyed = |site: SiteOverview| ((site.site, site.location), Arc::new(site.overview));
+                self.statistics = overviews.into_iter().map(keyed).collect();
                 self.window = Some(window);
             }
         }
@@ -159,7 +173,8 @@ impl Board {
         latest: Option<Arc<Observation>>,
         now: Timestamp,
     ) -> Row {
-        let statistics = self.statistics.get(&(site.clone(), location.clone())).cloned();
+        let statistics = self.statistics.get(&(site.clone(), location.clone())).zip(self.window.as_ref());
+        let statistics = statistics.map(|(overview, window)| (overview.clone(), window.from, window.to));
         let age_us = latest.as_ref().map(|observation| now.since(observation.scheduled_at));
         // A second more for what is on its way from the check to the store.
         let stale = latest
@@ -171,39 +186,28 @@ impl Board {
     /// Finds since when the sites that are not up are so.
     async fn look_back(&mut self, wanted: &Wanted, rows: &mut [Row]) -> Result<(), Failure> {
         let Some(store) = &wanted.store else { return Ok(()) };
-        let mut looked = 0;
-        for row in rows.iter_mut().filter(|row| row.enabled) {
+        let (mut places, mut keys) = (Vec::new(), Vec::new());
+        for (index, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.enabled) {
             let Some(latest) = row.latest.as_ref().filter(|latest| latest.verdict.number() != 0) else { continue };
             let key = (row.site.clone(), row.location.clone());
-            let fingerprint = latest.verdict.fingerprint();
-            if let Some((_, since)) = self.since.get(&key).filter(|(known, _)| *known == fingerprint) {
-                row.since = Some(*since);
-                continue;
+            if let Some(known) = self.since.get_mut(&key).filter(|known| known.goes_on(latest)) {
+                known.last = latest.scheduled_at;
+                row.since = Some(known.first);
+            } else {
+                places.push(index);
+                keys.push(key);
             }
-            looked += 1;
-            if looked > SINCE {
-                continue;
-            }
-            let scan = Scan {
-                window: Window {
-                    sites: Some(vec![row.site.clone()]),
-                    from: latest.scheduled_at.plus(-7 * 24 * HOUR),
-                    to: latest.scheduled_at.plus(1),
-                },
-                after: None,
-                limit: SINCE_PAGE,
-                newest_first: true,
-            };
-            let page = store.scan(&scan).await?;
-            let since = page
-                .observations
-                .iter()
-                .filter(|observation| observation.location == row.location)
-                .take_while(|observation| observation.verdict.number() == latest.verdict.number())
-                .last()
-                .map_or(latest.scheduled_at, |observation| observation.scheduled_at);
-            self.since.insert(key, (fingerprint, since));
-            row.since = Some(since);
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for ((place, key), since) in places.into_iter().zip(&keys).zip(store.since(&keys).await?) {
+            let Some((since, latest)) = since.zip(rows[place].latest.as_ref()) else { continue };
+            // The store may know a later one by now, with another verdict.
+            let since = since.min(latest.scheduled_at);
+            let known = Since { verdict: latest.verdict.number(), first: since, last: latest.scheduled_at };
+            self.since.insert(key.clone(), known);
+            rows[place].since = Some(since);
         }
         Ok(())
     }
@@ -304,12 +308,12 @@ fn table(rows: &[&Row], over: Duration) -> Table {
         cells.push(Cell::styled(state, if row.latest.is_none() && row.enabled { UNSURE } else { style }));
         let ago = row.age_us.map_or_else(String::new, |us| format!("{} ago", show::span(us)));
         cells.push(Cell::styled(ago, if row.stale { UNSURE } else { PLAIN }));
-        let rollup = row.statistics.as_ref().map(|site| &site.rollup);
+        let overview = row.statistics.as_ref().map(|(overview, ..)| overview);
         let share = |share: Option<f64>| share.map_or_else(String::new, show::percent);
-        cells.push(Cell::new(share(rollup.and_then(|rollup| rollup.availability.availability()))));
-        cells.push(Cell::styled(share(rollup.and_then(|rollup| rollup.availability.coverage())), FAINT));
+        cells.push(Cell::new(share(overview.and_then(|overview| overview.availability.availability()))));
+        cells.push(Cell::styled(share(overview.and_then(|overview| overview.availability.coverage())), FAINT));
         for q in [0.5, 0.95] {
-            let us = rollup.and_then(|rollup| rollup.latency.quantile(q));
+            let us = overview.and_then(|overview| overview.latency.quantile(q));
             cells.push(Cell::new(us.map_or_else(String::new, show::took)));
         }
         let causes = row.latest.as_ref().map_or(&[][..], |observation| observation.verdict.causes());
@@ -356,14 +360,14 @@ fn of_row(row: &Row) -> Value {
             value["response_time_us"] = us.into();
         }
     }
-    if let Some(site) = &row.statistics {
-        value["from"] = site.rollup.from.to_string().into();
-        value["to"] = site.rollup.to.to_string().into();
-        if let Some(share) = site.rollup.availability.availability() {
+    if let Some((overview, from, to)) = &row.statistics {
+        value["from"] = from.to_string().into();
+        value["to"] = to.to_string().into();
+        if let Some(share) = overview.availability.availability() {
             value["availability"] = share.into();
         }
-        value["coverage"] = site.rollup.availability.coverage().unwrap_or(0.0).into();
-        if let Some(shown) = percentiles(&site.rollup.latency) {
+        value["coverage"] = overview.availability.coverage().unwrap_or(0.0).into();
+        if let Some(shown) = percentiles(&overview.latency) {
             value["latency_us"] = shown;
         }
     } else {

@@ -12,6 +12,7 @@
 //! A number that is the same throughout takes two bytes; a few far-away ones do not widen the others.
 
 use crate::wire::{put_varint, take, take_varint, unzigzag, varint_len, zigzag};
+use std::ops::Range;
 
 /// The bit of the first byte that says that there are exceptions.
 const EXCEPTIONS: u8 = 0x80;
@@ -56,9 +57,15 @@ pub(super) fn encode(values: &[i64], out: &mut Vec<u8>) {
 
 /// Takes a column of `count` numbers off the front; `None` where the bytes are damaged.
 pub(super) fn decode(bytes: &mut &[u8], count: usize) -> Option<Vec<i64>> {
+    decode_part(bytes, count, 0..count)
+}
+
+/// Takes a column of `count` numbers off the front, and gives those in `part`; `None` where the bytes are damaged, or
+/// `part` goes beyond them.
+pub(super) fn decode_part(bytes: &mut &[u8], count: usize, part: Range<usize>) -> Option<Vec<i64>> {
     let first = take(bytes, 1)?[0];
     let width = u32::from(first & !EXCEPTIONS);
-    if width > 64 {
+    if width > 64 || part.start > part.end || part.end > count {
         return None;
     }
     let reference = unzigzag(take_varint(bytes)?);
@@ -71,14 +78,19 @@ pub(super) fn decode(bytes: &mut &[u8], count: usize) -> Option<Vec<i64>> {
             if index >= count || width >= 64 {
                 return None;
             }
-            exceptions.push((index, high << width));
+            if part.contains(&index) {
+                exceptions.push((index - part.start, high << width));
+            }
         }
     }
     let packed = take(bytes, (count as u64).checked_mul(u64::from(width))?.div_ceil(8))?;
-    let mut values = vec![reference; count];
-    if width > 0 {
+    let mut values = vec![reference; part.len()];
+    if width > 0 && !values.is_empty() {
         let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-        let (mut held, mut bits, mut rest) = (0u128, 0u32, packed);
+        // What comes before the part: whole bytes, then bits.
+        let before = part.start.checked_mul(width as usize)?;
+        let (first, mut rest) = packed.get(before / 8..)?.split_first()?;
+        let (mut held, mut bits) = (u128::from(first >> (before % 8)), 8 - (before % 8) as u32);
         for value in &mut values {
             while bits < width {
                 if let Some((word, tail)) = rest.split_first_chunk::<8>().filter(|_| bits <= 64) {
@@ -155,6 +167,11 @@ mod tests {
         let mut rest = &out[..];
         assert_eq!(decode(&mut rest, values.len()).as_deref(), Some(values));
         assert!(rest.is_empty());
+        for part in [0..values.len() / 2, values.len() / 3..values.len(), values.len()..values.len()] {
+            let mut rest = &out[..];
+            assert_eq!(decode_part(&mut rest, values.len(), part.clone()).as_deref(), Some(&values[part]));
+            assert!(rest.is_empty());
+        }
         out.len()
     }
 

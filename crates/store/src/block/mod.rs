@@ -20,8 +20,9 @@ mod column;
 use crate::record::{BLOCK_PARTS, Parts, Rest, SLOT, Shape};
 use crate::wire::{put_slice, put_varint, take, take_slice, take_varint, unzigzag, zigzag};
 use sitemon_model::{Observation, Timestamp};
-use sitemon_stats::Held;
+use sitemon_stats::{Glance, Held};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The layout above.
@@ -160,6 +161,9 @@ impl Dictionary {
     }
 }
 
+/// Numbers that are walked side by side.
+type Columns = BTreeMap<u16, std::vec::IntoIter<i64>>;
+
 /// A block that was read: its head, slots and parts; the other numbers once they are asked for.
 #[derive(Debug)]
 pub(crate) struct Block<'a> {
@@ -276,17 +280,11 @@ impl<'a> Block<'a> {
         &self.shapes[self.indices[0].get(index).map_or(0, |shape| *shape as usize)]
     }
 
-    /// The observations whose slot lies in `[from, to)`, ascending; `None` where the bytes are damaged.
-    pub(crate) fn observations(
-        &self,
-        site: &Arc<str>,
-        location: &Arc<str>,
-        from: i64,
-        to: i64,
-        mut each: impl FnMut(Observation),
-    ) -> Option<()> {
-        if !self.slots.iter().any(|slot| (from..to).contains(slot)) {
-            return Some(());
+    /// The numbers of its observations from `wanted.start` to `wanted.end`, or of all where they are not of one shape,
+    /// by column, and which these are; `None` where the bytes are damaged.
+    fn numbers(&self, wanted: Range<usize>) -> Option<(Range<usize>, Columns)> {
+        if wanted.is_empty() {
+            return Some((wanted, Columns::new()));
         }
         let count = self.slots.len();
         // How many observations each shape has, so how long each column is.
@@ -304,17 +302,54 @@ impl<'a> Block<'a> {
         if lengths.values().sum::<usize>() > NUMBERS_MAX {
             return None;
         }
+        let part = if self.shapes.len() == 1 { wanted } else { 0..count };
         let mut rest = self.columns;
-        let mut columns: BTreeMap<u16, std::vec::IntoIter<i64>> = BTreeMap::new();
+        let mut columns = Columns::new();
         for (column, length) in lengths {
-            let values = if column == SLOT { self.slots.clone() } else { column::decode(&mut rest, length)? };
+            let values = match column {
+                SLOT => self.slots.get(part.clone())?.to_vec(),
+                _ if length == count => column::decode_part(&mut rest, length, part.clone())?,
+                _ => column::decode(&mut rest, length)?,
+            };
             columns.insert(column, values.into_iter());
         }
+        Some((part, columns))
+    }
+
+    /// What an overview needs of its observations by the schedule, by their slots; `None` where the bytes are damaged.
+    pub(crate) fn glances(&self, mut each: impl FnMut(Glance)) -> Option<()> {
+        let (all, mut columns) = self.numbers(0..self.slots.len())?;
+        let mut numbers = Vec::new();
+        for index in all {
+            let shape = self.shape(index);
+            numbers.clear();
+            for column in &shape.columns {
+                numbers.push(columns.get_mut(column)?.next()?);
+            }
+            if shape.is_scheduled() {
+                each(shape.glance(&numbers)?);
+            }
+        }
+        Some(())
+    }
+
+    /// The observations whose slot lies in `[from, to)`, ascending; `None` where the bytes are damaged.
+    pub(crate) fn observations(
+        &self,
+        site: &Arc<str>,
+        location: &Arc<str>,
+        from: i64,
+        to: i64,
+        mut each: impl FnMut(Observation),
+    ) -> Option<()> {
+        let first = self.slots.partition_point(|slot| *slot < from);
+        let end = self.slots.partition_point(|slot| *slot < to);
+        let (part, mut columns) = self.numbers(first..end)?;
         // Where all have the same shape, which is the rule, the columns are walked side by side.
         let mut numbers = Vec::new();
         let mut parts = Rest::default();
         let mut current = [usize::MAX; BLOCK_PARTS];
-        for index in 0..count {
+        for index in part {
             let shape = self.shape(index);
             numbers.clear();
             for column in &shape.columns {
@@ -409,6 +444,9 @@ mod tests {
         let (from, to) = (observations[3].scheduled_at.0, observations[5].scheduled_at.0);
         narrow.observations(&"shop".into(), &"default".into(), from, to, |o| found.push(o)).unwrap();
         assert_eq!(found, observations[3..5]);
+        let mut glances = Vec::new();
+        narrow.glances(|glance| glances.push(glance)).unwrap();
+        assert_eq!(glances, observations.iter().map(Glance::of).collect::<Vec<_>>());
     }
 
     fn shape(observation: &Observation) -> Vec<u8> {

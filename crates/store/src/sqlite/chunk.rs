@@ -1,13 +1,14 @@
 //! A row of arrivals: up to [`CHUNK`] observations of one transaction, sorted by series and slot.
 //!
-//! Its directory says whose they are and when, so that a reader passes over what it does not look for; the
-//! records follow in the same order, compressed together, because texts repeat from site to site. The order
+//! Its directory says whose they are and when, so that a reader passes over what it does not look for, and what an
+//! overview shows of each, so that ten thousand sites are looked over without opening a record; the records follow in the same order, compressed together, because texts repeat from site to site. The order
 //! by series keeps each row's span of series narrow where there are many, so that packing, which goes by
 //! series, opens each row a few times at most, however many series there are.
 
 use crate::record::Parts;
 use crate::wire::{put_slice, put_varint, take_slice, take_varint};
-use sitemon_model::{Observation, Reason};
+use sitemon_model::{Observation, Reason, Timestamp};
+use sitemon_stats::{Glance, Held};
 
 /// Observations in a row at most.
 pub(super) const CHUNK: usize = 64;
@@ -31,8 +32,9 @@ pub(super) struct Chunk {
     pub(super) first_series: i64,
     /// The largest id of a series.
     pub(super) last_series: i64,
-    /// For each record: series as the difference to the one before, twice, plus one where it is no job of
-    /// the schedule; then the slot from the earliest on.
+    /// For each record: series as the difference to the one before, times 8, plus twice the verdict, plus one
+    /// where it is no job of the schedule; the slot from the earliest on; how long its verdict holds, plus one,
+    /// or 0 where it is as long as the one before; its response time plus one, or 0 where it has none.
     pub(super) directory: Vec<u8>,
     /// A flag byte (0 as they are, 1 compressed), then the records, each after its length.
     pub(super) body: Vec<u8>,
@@ -72,11 +74,7 @@ impl Encoder {
             self.parts.write(&mut self.record);
             put_slice(&mut self.raw, &self.record);
         }
-        self.row(items.iter().map(|(series, observation)| Entry {
-            series: *series,
-            slot: observation.scheduled_at.0,
-            scheduled: observation.reason == Reason::Schedule,
-        }))
+        self.row(items.iter().map(|(series, observation)| Entry::of(*series, observation)))
     }
 
     /// The row of records that were read from one.
@@ -98,11 +96,16 @@ impl Encoder {
             last_series: entries.clone().map(|entry| entry.series).max().unwrap_or_default(),
             ..Chunk::default()
         };
-        let mut before = 0;
+        let (mut before, mut held_before) = (0, 0);
         for entry in entries {
-            put_varint(&mut chunk.directory, ((entry.series - before) as u64) << 1 | u64::from(!entry.scheduled));
+            let Glance { held, response_time_us } = entry.glance;
+            let whose = ((entry.series - before) as u64) << 3 | u64::from(held.verdict) << 1;
+            put_varint(&mut chunk.directory, whose | u64::from(!entry.scheduled));
             put_varint(&mut chunk.directory, entry.slot.wrapping_sub(chunk.first_slot) as u64);
-            before = entry.series;
+            let holds = held.until.0.wrapping_sub(held.from.0) as u64;
+            put_varint(&mut chunk.directory, if holds == held_before { 0 } else { holds.wrapping_add(1) });
+            put_varint(&mut chunk.directory, response_time_us.map_or(0, |us| us.saturating_add(1)));
+            (before, held_before) = (entry.series, holds);
         }
         if self.raw.len() < COMPRESS_FROM {
             chunk.body.push(0);
@@ -126,20 +129,41 @@ pub(super) struct Entry {
     pub(super) slot: i64,
     /// Whether it comes from the schedule.
     pub(super) scheduled: bool,
+    /// What an overview shows of it.
+    pub(super) glance: Glance,
+}
+
+impl Entry {
+    /// The entry of an observation.
+    fn of(series: i64, observation: &Observation) -> Self {
+        Self {
+            series,
+            slot: observation.scheduled_at.0,
+            scheduled: observation.reason == Reason::Schedule,
+            glance: Glance::of(observation),
+        }
+    }
 }
 
 /// Reads the directory of a row; the iterator ends with `None` in its item where the bytes are damaged.
 pub(super) fn entries(first_slot: i64, mut directory: &[u8]) -> impl Iterator<Item = Option<Entry>> {
-    let mut series = 0i64;
+    let (mut series, mut holds) = (0i64, 0u64);
     std::iter::from_fn(move || {
         if directory.is_empty() {
             return None;
         }
         let mut entry = || {
             let whose = take_varint(&mut directory)?;
-            let slot = take_varint(&mut directory)?;
-            series = series.checked_add_unsigned(whose >> 1)?;
-            Some(Entry { series, slot: first_slot.wrapping_add(slot as i64), scheduled: whose & 1 == 0 })
+            let slot = first_slot.wrapping_add(take_varint(&mut directory)? as i64);
+            holds = take_varint(&mut directory)?.checked_sub(1).unwrap_or(holds);
+            let response_time_us = take_varint(&mut directory)?.checked_sub(1);
+            series = series.checked_add_unsigned(whose >> 3)?;
+            let held = Held {
+                verdict: (whose >> 1 & 3) as u8,
+                from: Timestamp(slot),
+                until: Timestamp(slot.wrapping_add(holds as i64)),
+            };
+            Some(Entry { series, slot, scheduled: whose & 1 == 0, glance: Glance { held, response_time_us } })
         };
         let entry = entry();
         if entry.is_none() {
@@ -220,8 +244,7 @@ mod tests {
             assert_eq!(told.len(), count);
             let mut records = decoder.records(&chunk.body).unwrap();
             for (entry, (series, o)) in told.iter().zip(&items) {
-                let scheduled = o.reason == Reason::Schedule;
-                assert_eq!(*entry, Entry { series: *series, slot: o.scheduled_at.0, scheduled });
+                assert_eq!(*entry, Entry::of(*series, o));
                 let record = records.take().unwrap();
                 assert_eq!(reader.observation(&o.site, &o.location, record).as_ref(), Some(o));
             }

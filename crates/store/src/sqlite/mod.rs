@@ -7,11 +7,13 @@
 mod chunk;
 mod load;
 mod lock;
+mod overview;
 mod pack;
 mod prune;
 mod read;
 mod scan;
 mod schema;
+mod since;
 mod span;
 mod statistics;
 #[cfg(test)]
@@ -19,8 +21,8 @@ mod tests;
 mod writer;
 
 use crate::{
-    Access, Advance, Config, Kind, Measures, Page, RollupQuery, Run, RunStart, Scan, SiteRecord, SiteRollup, Store,
-    StoreError, Upkeep, Upkept, Window,
+    Access, Advance, Config, Kind, Measures, Page, RollupQuery, Run, RunStart, Scan, SiteOverview, SiteRecord,
+    SiteRollup, Store, StoreError, Upkeep, Upkept, Window,
 };
 use async_trait::async_trait;
 use pack::Packer;
@@ -160,6 +162,16 @@ impl Store for Sqlite {
     async fn summary(&self, query: &Window) -> Result<Vec<SiteRollup>, StoreError> {
         let query = query.clone();
         self.read(move |reader| reader.summary(&query)).await
+    }
+
+    async fn overview(&self, query: &Window) -> Result<Vec<SiteOverview>, StoreError> {
+        let query = query.clone();
+        self.read(move |reader| reader.overview(&query)).await
+    }
+
+    async fn since(&self, of: &[(Arc<str>, Arc<str>)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let of = of.to_vec();
+        self.read(move |reader| reader.since(&of)).await
     }
 
     async fn sites(&self) -> Result<Vec<SiteRecord>, StoreError> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Observations that a slice has about, and at most twice so many; each takes about a kilobyte.
-const SLICE: u64 = 20_000;
+const SLICE: u64 = 10_000;
 /// A slice is never wider than that.
 const WIDTH_MAX: i64 = 64 * DAY;
 /// A slice is never narrower than that, however many observations lie in it.

@@ -35,17 +35,18 @@ impl Reader {
         let mut found: HashMap<i64, Arc<Observation>> = HashMap::new();
         {
             let Self { connection, series, records, .. } = &mut *self;
-            let mut statement = connection.prepare_cached("SELECT series, record FROM latest")?;
+            let mut statement = connection.prepare_cached(
+                "SELECT l.series, l.record, e.data FROM latest l
+                 LEFT JOIN evidence e ON e.slot = l.slot AND e.series = l.series",
+            )?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let id: i64 = row.get(0)?;
-                let observation = super::load::observation(series, records, id, blob(row, 1)?)?;
+                let mut observation = super::load::observation(series, records, id, blob(row, 1)?)?;
+                if let Some(data) = row.get_ref(2)?.as_blob_or_null().map_err(|_| Error::Damaged("evidence"))? {
+                    observation.evidence = Some(super::load::read_evidence(data)?);
+                }
                 found.insert(id, Arc::new(observation));
-            }
-        }
-        for (id, observation) in &mut found {
-            if let Some(evidence) = self.evidence_of(observation.scheduled_at.0, *id)? {
-                Arc::make_mut(observation).evidence = Some(evidence);
             }
         }
         let mut slots: HashMap<i64, i64> = HashMap::new();
@@ -87,31 +88,36 @@ impl Reader {
     /// See [`crate::Store::summary`].
     pub(super) fn summary(&mut self, query: &Window) -> Result<Vec<SiteRollup>, Error> {
         let selection = self.series.select(query.sites.as_deref());
-        let (from, to) = (query.from.0, query.to.0);
-        let ceil = |at: i64, width: i64| at.saturating_add(width - 1).div_euclid(width).saturating_mul(width);
-        let floor = |at: i64, width: i64| at.div_euclid(width).saturating_mul(width);
-        let mut whole = HashMap::new();
-        let (first_hour, last_hour) = (ceil(from, HOUR), floor(to, HOUR));
-        if first_hour >= last_hour {
-            add(&mut whole, self.direct(&selection, from, to)?);
-        } else {
-            add(&mut whole, self.direct(&selection, from, first_hour)?);
-            let (first_day, last_day) = (ceil(first_hour, DAY), floor(last_hour, DAY));
-            if first_day < last_day {
-                self.fold(&selection, Span::Hour, first_hour, first_day, &mut whole)?;
-                self.fold(&selection, Span::Day, first_day, last_day, &mut whole)?;
-                self.fold(&selection, Span::Hour, last_day, last_hour, &mut whole)?;
-            } else {
-                self.fold(&selection, Span::Hour, first_hour, last_hour, &mut whole)?;
-            }
-            add(&mut whole, self.direct(&selection, last_hour, to)?);
-        }
+        let whole = self.whole(&selection, query.from.0, query.to.0)?;
         let mut named = Vec::with_capacity(whole.len());
         for (series, rollup) in whole {
             named.push(self.named(series, Rollup::over(query.from, query.to, [&rollup]))?);
         }
         named.sort_by(|a, b| (&a.site, &a.location).cmp(&(&b.site, &b.location)));
         Ok(named)
+    }
+
+    /// What the parts of `[from, to)` come to, by series; the time between them is not counted.
+    pub(super) fn whole(&mut self, selection: &Selection, from: i64, to: i64) -> Result<HashMap<i64, Rollup>, Error> {
+        let ceil = |at: i64, width: i64| at.saturating_add(width - 1).div_euclid(width).saturating_mul(width);
+        let floor = |at: i64, width: i64| at.div_euclid(width).saturating_mul(width);
+        let mut whole = HashMap::new();
+        let (first_hour, last_hour) = (ceil(from, HOUR), floor(to, HOUR));
+        if first_hour >= last_hour {
+            add(&mut whole, self.direct(selection, from, to)?);
+        } else {
+            add(&mut whole, self.direct(selection, from, first_hour)?);
+            let (first_day, last_day) = (ceil(first_hour, DAY), floor(last_hour, DAY));
+            if first_day < last_day {
+                self.fold(selection, Span::Hour, first_hour, first_day, &mut whole)?;
+                self.fold(selection, Span::Day, first_day, last_day, &mut whole)?;
+                self.fold(selection, Span::Hour, last_day, last_hour, &mut whole)?;
+            } else {
+                self.fold(selection, Span::Hour, first_hour, last_hour, &mut whole)?;
+            }
+            add(&mut whole, self.direct(selection, last_hour, to)?);
+        }
+        Ok(whole)
     }
 
     /// Adds the statistics of the spans from `from` to `to`, which are starts of spans, to those of their series;
