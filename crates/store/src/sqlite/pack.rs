@@ -656,20 +656,26 @@ impl<'r> Series<'r> {
         Ok(())
     }
 
-    /// Merges again the days of the hours that were computed.
+    /// Brings the days of the hours that were computed up to date.
     fn days(&self, rollups: &BTreeMap<i64, Rollup>, packed: &mut Packed) -> Result<(), Error> {
+        let rolled = self.latest.map_or(i64::MIN, |latest| latest.rolled);
         let days: BTreeSet<i64> = rollups.keys().map(|hour| hour.div_euclid(24)).collect();
         for day in days {
             let (start, end) = (Span::Day.start(day), Span::Day.start(day + 1));
-            let mut hours = BTreeMap::new();
-            let wanted = |_, start: i64| !rollups.contains_key(&Span::Hour.index(start));
-            let selection = Selection(Some(vec![self.id]));
-            self.reader.each_rollup(&selection, Span::Hour, start, end, wanted, |series, start, rollup| {
-                hours.insert((series, start), rollup);
-            })?;
             let own = rollups.range(day * 24..(day + 1) * 24).map(|(hour, rollup)| (Span::Hour.start(*hour), rollup));
-            let mut parts: Vec<(i64, &Rollup)> =
-                hours.iter().map(|((_, start), rollup)| (*start, rollup)).chain(own).collect();
+            // Where all that is written is earlier, the day as it is stands for its hours: the same is merged in the
+            // same order. Otherwise it is merged again from all of them.
+            let appends = own.clone().next().is_some_and(|(first, _)| first >= rolled);
+            let span = if appends { Span::Day } else { Span::Hour };
+            let mut written = BTreeMap::new();
+            let wanted = |_, start: i64| appends || !rollups.contains_key(&Span::Hour.index(start));
+            let selection = Selection(Some(vec![self.id]));
+            self.reader.each_rollup(&selection, span, start, end, wanted, |_, start, rollup| {
+                written.insert(start, rollup);
+            })?;
+            let written = written.iter().map(|(start, rollup)| (*start, rollup));
+            let mut parts: Vec<(i64, &Rollup)> = written.chain(own).collect();
+            // The day begins no later than any of its hours, so it stays the first.
             parts.sort_by_key(|(start, _)| *start);
             let parts = parts.into_iter().map(|(_, rollup)| rollup);
             let data = Rollup::over(Timestamp(start), Timestamp(end), parts).encode();
