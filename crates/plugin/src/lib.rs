@@ -66,7 +66,7 @@ pub trait Pass: Send {
 /// What a pass saw.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// Metric and value, sorted by metric.
+    /// Metric and value, sorted by metric. One that is left out of those that are given counts as 0 in its baseline.
     pub values: Vec<(Arc<str>, f64)>,
     /// What stands out without a baseline.
     pub findings: Vec<Finding>,

@@ -3,6 +3,9 @@
 //! A baseline is the moments of a metric over a window, kept in at most two dozen buckets, so that what is older
 //! than the window falls out of it bucket by bucket. Time is the slots of the observations themselves. Baselines
 //! survive restarts because the same moments are kept in rollups, from which they are seeded.
+//!
+//! A metric that a plugin leaves out of those it gives is 0: so a tag that vanishes from a page is noticed, and one
+//! that was never there before. How often it was left out is what the plugin gave metrics more often than this one.
 
 use crate::Rollup;
 use sitemon_model::site::Baseline;
@@ -119,6 +122,10 @@ struct PluginBaselines {
     width_us: i64,
     /// The start of the bucket that is being filled.
     filling: Timestamp,
+    /// How often the plugin gave metrics, as samples of 0.
+    given: Series,
+    /// Observations that were judged; says which metrics the one at hand leaves out.
+    round: u64,
     /// Sorted by name.
     metrics: Vec<(Arc<str>, Series)>,
 }
@@ -132,6 +139,8 @@ struct Series {
     sum: Moments,
     /// The bucket that is being filled.
     current: Moments,
+    /// The round in which it was given last.
+    round: u64,
 }
 
 impl Baselines {
@@ -164,13 +173,29 @@ impl Baselines {
             if counts {
                 baselines.advance(slot);
             }
-            let mut near = 0;
-            for (metric, value) in metrics.values.iter().filter(|(_, value)| fits(*value)) {
+            let given = baselines.given.all().count;
+            baselines.round += 1;
+            let (round, mut near) = (baselines.round, 0);
+            for (metric, value) in &metrics.values {
                 let Some(series) = baselines.series(metric, &mut near, counts) else { continue };
-                findings.extend(judge(&metrics.plugin, metric, *value, &series.all(), rule));
+                series.round = round;
+                if !fits(*value) {
+                    continue;
+                }
+                findings.extend(judge(&metrics.plugin, metric, *value, &series.with_left_out(given), rule));
                 if counts {
                     series.current.add(*value);
                 }
+            }
+            if metrics.values.is_empty() {
+                continue;
+            }
+            for (metric, series) in baselines.metrics.iter().filter(|(_, series)| series.round != round) {
+                findings.extend(judge(&metrics.plugin, metric, 0.0, &series.with_left_out(given), rule));
+            }
+            // Where something is no number, it was not left out.
+            if counts && metrics.values.iter().all(|(_, value)| fits(*value)) {
+                baselines.given.current.add(0.0);
             }
         }
         if counts {
@@ -194,6 +219,8 @@ impl Baselines {
             let baselines = self.watched(site, location).plugin(plugin, rule);
             let bucket = rollup.to.plus(-1).floor(baselines.width_us);
             let mut near = 0;
+            let given = group.iter().map(|(_, _, moments)| moments.count).max().unwrap_or_default();
+            baselines.given.place(bucket, &Moments { count: given, ..Moments::default() });
             for (_, metric, moments) in group {
                 if let Some(series) = baselines.series(metric, &mut near, true) {
                     series.place(bucket, moments);
@@ -233,7 +260,8 @@ impl Watched {
         let at = self.plugins.iter().position(|(known, _)| known == plugin).unwrap_or_else(|| {
             let width_us = width(window_us);
             let filling = Timestamp::MIN;
-            let baselines = PluginBaselines { window_us, width_us, filling, metrics: Vec::new() };
+            let (given, metrics) = (Series::default(), Vec::new());
+            let baselines = PluginBaselines { window_us, width_us, filling, given, round: 0, metrics };
             self.plugins.push((plugin.clone(), baselines));
             self.plugins.len() - 1
         });
@@ -254,13 +282,9 @@ impl PluginBaselines {
         }
         let before = std::mem::replace(&mut self.filling, bucket);
         let oldest = slot.plus(-self.window_us).plus(-self.width_us);
+        self.given.advance(before, oldest);
         self.metrics.retain_mut(|(_, series)| {
-            let filled = std::mem::take(&mut series.current);
-            series.place(before, &filled);
-            while series.older.front().is_some_and(|(start, _)| *start <= oldest) {
-                series.older.pop_front();
-            }
-            series.sum_up();
+            series.advance(before, oldest);
             series.sum.count > 0
         });
     }
@@ -269,7 +293,7 @@ impl PluginBaselines {
     fn change(&mut self, window_us: i64) {
         (self.window_us, self.width_us) = (window_us, width(window_us));
         let before = std::mem::replace(&mut self.filling, Timestamp::MIN);
-        for (_, series) in &mut self.metrics {
+        for series in std::iter::once(&mut self.given).chain(self.metrics.iter_mut().map(|(_, series)| series)) {
             let filled = std::mem::take(&mut series.current);
             series.place(before.floor(self.width_us), &filled);
             for (start, moments) in std::mem::take(&mut series.older) {
@@ -301,6 +325,23 @@ impl Series {
         let mut all = self.sum;
         all.merge(&self.current);
         all
+    }
+
+    /// All samples, those included that were left out of `given` because they were 0.
+    fn with_left_out(&self, given: u64) -> Moments {
+        let mut all = self.all();
+        all.merge(&Moments { count: given.saturating_sub(all.count), ..Moments::default() });
+        all
+    }
+
+    /// Ends the bucket that was being filled from `before` on, and lets fall what is not later than `oldest`.
+    fn advance(&mut self, before: Timestamp, oldest: Timestamp) {
+        let filled = std::mem::take(&mut self.current);
+        self.place(before, &filled);
+        while self.older.front().is_some_and(|(start, _)| *start <= oldest) {
+            self.older.pop_front();
+        }
+        self.sum_up();
     }
 
     /// Adds moments to a bucket that is not being filled.
@@ -371,6 +412,47 @@ mod tests {
     use std::time::Duration;
 
     const RULE: Baseline = Baseline { window: Duration::from_hours(14 * 24), deviations: 4.0, samples: 20 };
+
+    #[test]
+    fn a_metric_that_is_left_out_is_0() {
+        let mut baselines = Baselines::new();
+        let mut observe = |slot: f64, values: &[(&str, f64)]| -> Vec<String> {
+            let findings = baselines.observe(&seen(slot, 'u', values), |_| Some(RULE));
+            findings.iter().map(|finding| finding.message.to_string()).collect()
+        };
+        for slot in 0..30 {
+            assert_eq!(observe(f64::from(slot) * 15.0, &[("tag.form", 2.0), ("tags", 9.0)]), [""; 0]);
+        }
+        assert_eq!(observe(600.0, &[("tags", 9.0)]), ["tag.form is 0, was 2 in all 30 samples"]);
+        assert_eq!(observe(615.0, &[("tag.form", 2.0), ("tags", 9.0)]), [""; 0], "as before");
+        let new = observe(630.0, &[("tag.form", 2.0), ("tag.iframe", 1.0), ("tags", 9.0)]);
+        assert_eq!(new, ["tag.iframe is 1, was 0 in all 32 samples"]);
+        assert_eq!(observe(645.0, &[]), [""; 0], "a plugin that gave nothing says nothing");
+    }
+
+    #[test]
+    fn what_was_left_out_is_known_after_a_restart() {
+        let all: Vec<Observation> = (0..40)
+            .map(|slot| {
+                let some = if slot % 2 == 0 { &[("tag.form", 2.0), ("tags", 9.0)][..] } else { &[("tags", 9.0)] };
+                seen(f64::from(slot) * 15.0, 'u', some)
+            })
+            .collect();
+        let rollup = Rollup::of(crate::samples::at(0.0), crate::samples::at(3600.0), None, &all);
+        let (mut seeded, mut watched) = (Baselines::new(), Baselines::new());
+        seeded.seed(&"shop".into(), &"default".into(), &rollup, |_| Some(RULE));
+        for observation in &all {
+            assert!(watched.observe(observation, |_| Some(RULE)).is_empty());
+        }
+        let changed = seen(3600.0, 'u', &[("tag.form", 9.0), ("tag.iframe", 1.0), ("tags", 9.0)]);
+        let found = seeded.observe(&changed, |_| Some(RULE));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let (other, close) = (watched.observe(&changed, |_| Some(RULE)), |a: f64, b: f64| (a - b).abs() < 1e-9);
+        for (found, other) in found.iter().zip(&other) {
+            assert_eq!((&found.metric, &found.message), (&other.metric, &other.message));
+            assert!(close(found.mean.unwrap(), other.mean.unwrap()));
+        }
+    }
 
     fn seen(slot: f64, verdict: char, values: &[(&str, f64)]) -> Observation {
         let values = values.iter().map(|(name, value)| (Arc::from(*name), *value)).collect();
@@ -453,7 +535,7 @@ mod tests {
         }
         let metrics = |values| baselines.observe(&seen(20.0, 'u', values), |_| Some(RULE)).len();
         let mut metrics = metrics;
-        assert_eq!(metrics(&[("images", 1.0), ("scripts", 7.0), ("words", 4.0)]), 1);
+        assert_eq!(metrics(&[("images", 0.0), ("scripts", 7.0), ("words", 4.0)]), 1);
         baselines.retain(|site| site != "shop");
         assert_eq!(feed(&mut baselines, 21, 'u', 1.0), []);
     }
