@@ -107,6 +107,13 @@ pub struct Evidence {
     pub chain: Vec<Box<str>>,
 }
 
+impl Evidence {
+    /// Whether there is nothing to show: no answer came, and no certificate.
+    pub const fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.body_start.is_none() && self.chain.is_empty()
+    }
+}
+
 /// What one address of a site gave, with `ip: each`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddressResult {

@@ -259,8 +259,8 @@ impl HttpCheck {
 
     fn observe(&self, task: &Task<'_>, done: Done, addresses: Vec<AddressResult>) -> Observation {
         let Done { run, verdict } = done;
-        let evidence =
-            (verdict.fingerprint() != task.last).then(|| Box::new(evidence::collect(&run.exchange, &self.secrets)));
+        let evidence = (verdict.fingerprint() != task.last).then(|| evidence::collect(&run.exchange, &self.secrets));
+        let evidence = evidence.filter(|evidence| !evidence.is_empty()).map(Box::new);
         let last = run.trace.hops.last();
         let status = last.and_then(|hop| hop.status);
         let method = last.map(|hop| hop.method.clone());
