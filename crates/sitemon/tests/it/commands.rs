@@ -423,7 +423,7 @@ fn observations() -> Vec<Arc<Observation>> {
 }
 
 /// Appends to the store of a folder, as the command `run` would.
-fn store(folder: &Folder, observations: Vec<Arc<Observation>>) {
+pub fn store(folder: &Folder, observations: Vec<Arc<Observation>>) {
     store_of(folder, "sitemon.yaml", observations);
 }
 

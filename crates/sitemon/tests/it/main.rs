@@ -5,4 +5,5 @@ mod commands;
 mod config;
 mod house;
 mod reference;
+mod retention;
 mod run;

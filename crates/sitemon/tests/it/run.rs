@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `sitemon run`; ended by its own process id when it goes out of scope.
-struct Monitor {
+pub struct Monitor {
     folder: PathBuf,
     child: Child,
     /// What it has said on stderr.
@@ -35,7 +35,7 @@ impl Monitor {
         monitor
     }
 
-    fn spawn(folder: &Path, arguments: &[&str]) -> Self {
+    pub fn spawn(folder: &Path, arguments: &[&str]) -> Self {
         Self::spawned(folder, command(folder).arg("run").args(arguments))
     }
 
@@ -82,7 +82,7 @@ impl Monitor {
     }
 
     /// Stops it by SIGTERM; its exit code, and how long it took.
-    fn stop(&mut self) -> (i32, Duration) {
+    pub fn stop(&mut self) -> (i32, Duration) {
         let start = Instant::now();
         self.signal(rustix::process::Signal::TERM);
         let code = self.wait();
