@@ -3,12 +3,11 @@
 import os
 import re
 import statistics
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import ROOT
+from harness import ROOT, sitemon
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 HEAD = "| figure | Sitemon | baseline | ratio | rounds | to reach |\n| --- | --- | --- | --- | --- | --- |"
@@ -71,13 +70,10 @@ def machine():
 
 
 def commit():
-    """The commit that was measured; `changed` where the tree was not clean."""
-
-    def git(*words):
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.lock")
-    return (git("rev-parse", "--short=10", "HEAD") or "unknown") + (", changed" if changed else "")
+    """The commit of the binary that was measured, as it says itself."""
+    _, said, _ = sitemon("--version")
+    found = re.search(r"\(([0-9a-f]{10})", said)
+    return found.group(1) if found else "unknown"
 
 
 def write(part, title, figures, document=DOCUMENT):

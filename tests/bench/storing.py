@@ -105,8 +105,8 @@ def reading(folder, quick):
     """`status` over many sites with a month of history, `stats` of one site over a year; whole commands."""
     place = folder / "history"
     place.mkdir()
-    count, days, year_days = (50, 2, 365) if quick else (10_000, 30, 365)
-    built = measure("history", place, count, days, core=None)
+    count, days, year_days = (50, 2, 10) if quick else (10_000, 30, 365)
+    built = measure("history", place, count, days, year_days, core=None)
     config = write_config(
         place / "history.json",
         [{"name": f"site-{n:05}", "url": f"https://site-{n:05}.example/", "interval": 60} for n in range(count)]

@@ -2,8 +2,8 @@
 //! `stats` of one over a year are timed on.
 //!
 //! The sites `site-…` have an observation each hour for the days asked for, and each minute in the last two hours and
-//! the running one, which is not packed, as in a run. The site `year` has one each minute for a year; the same year
-//! stands as plain rows in `plain.db`.
+//! the running one, which is not packed, as in a run. The site `year` has one each minute for as many days as
+//! are asked for; the same stands as plain rows in `plain.db`.
 
 use crate::clock::Clock;
 use crate::plain::Plain;
@@ -23,7 +23,7 @@ const BATCH: usize = 10_000;
 /// One in so many observations is down.
 const DOWN_EVERY: u64 = 1000;
 
-pub async fn run(folder: &Path, sites: i64, days: i64) -> Result<Value, Box<dyn Error>> {
+pub async fn run(folder: &Path, sites: i64, days: i64, year: i64) -> Result<Value, Box<dyn Error>> {
     let clock = Clock::start();
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as i64;
     let hour = now.div_euclid(HOUR) * HOUR;
@@ -31,10 +31,10 @@ pub async fn run(folder: &Path, sites: i64, days: i64) -> Result<Value, Box<dyn 
     let plain = Plain::open(&folder.join("plain.db"))?;
     let mut filling = Filling { store: &*store, plain, sample: Sample::new(1), batch: Vec::new(), count: 0 };
 
-    let year: Vec<Arc<str>> = vec!["year".into()];
-    let from = hour - 365 * DAY;
-    for day in 0..365 {
-        filling.fill(&year, from + day * DAY, from + (day + 1) * DAY, MINUTE, true).await?;
+    let alone: Vec<Arc<str>> = vec!["year".into()];
+    let from = hour - year * DAY;
+    for day in 0..year {
+        filling.fill(&alone, from + day * DAY, from + (day + 1) * DAY, MINUTE, true).await?;
         filling.pack(from + (day + 1) * DAY).await?;
     }
     let names: Vec<Arc<str>> = (0..sites).map(|site| format!("site-{site:05}").into()).collect();

@@ -14,7 +14,7 @@ use std::path::Path;
 const USAGE: &str = "one of:
   append FOLDER ROUNDS OBSERVATIONS BATCH
   bytes FOLDER RECORDED_DATABASE INTERVAL_SECONDS SITES HOURS
-  history FOLDER SITES DAYS";
+  history FOLDER SITES DAYS DAYS_OF_ONE";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let recorded = bytes::recorded(Path::new(recorded)).await?;
             bytes::run(Path::new(folder), &recorded, interval.parse()?, sites.parse()?, hours.parse()?).await?
         }
-        ["history", folder, sites, days] => history::run(Path::new(folder), sites.parse()?, days.parse()?).await?,
+        ["history", folder, sites, days, one] => {
+            history::run(Path::new(folder), sites.parse()?, days.parse()?, one.parse()?).await?
+        }
         _ => return Err(USAGE.into()),
     };
     println!("{found}");
