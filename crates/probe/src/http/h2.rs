@@ -25,12 +25,15 @@ const WINDOW_BYTES: u32 = 256 << 10;
 /// more are a flood, which would cost us more than the server.
 const CONTROL_BYTES_MAX: u64 = 128 << 10;
 
+/// Header blocks before the answer's body: the library keeps interim answers until the answer comes, and each
+/// takes a thousand times what it takes on the wire.
+const BLOCKS_MAX: u64 = 100;
+
 /// A connection that speaks HTTP/2.
 pub(crate) struct H2 {
     send: SendRequest<Bytes>,
     connection: Connection<Tapped, Bytes>,
     tap: Arc<Mutex<Tap>>,
-    header_bytes: u64,
     ended: bool,
     /// What ended the connection, as the library tells it.
     failure: Option<h2::Error>,
@@ -45,7 +48,7 @@ impl std::fmt::Debug for H2 {
 impl H2 {
     /// Sends the preface; the server's is not waited for.
     pub(crate) async fn open(conn: Conn, header_bytes: u64) -> Result<Self, Cause> {
-        let tap = Arc::new(Mutex::new(Tap::default()));
+        let tap = Arc::new(Mutex::new(Tap { header_bytes_max: header_bytes, ..Tap::default() }));
         let opened = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(WINDOW_BYTES)
@@ -55,8 +58,8 @@ impl H2 {
             .handshake(Tapped { conn, tap: tap.clone(), unsent: None })
             .await;
         match opened {
-            Ok((send, connection)) => Ok(Self { send, connection, tap, header_bytes, ended: false, failure: None }),
-            Err(error) => Err(lock(&tap).cause(&[&error], Phase::Send, header_bytes)),
+            Ok((send, connection)) => Ok(Self { send, connection, tap, ended: false, failure: None }),
+            Err(error) => Err(lock(&tap).cause(&[&error], Phase::Send)),
         }
     }
 
@@ -71,7 +74,9 @@ impl H2 {
         {
             let mut tap = lock(&self.tap);
             tap.began = None;
+            tap.waits = true;
             tap.header_bytes = 0;
+            tap.header_blocks = 0;
             tap.control_bytes = 0;
         }
         let mut sender = self.send.clone();
@@ -110,6 +115,9 @@ impl H2 {
                 }
             })
             .await;
+        if result.is_ok() {
+            lock(&self.tap).waits = false;
+        }
         match (result, first) {
             // The library may have taken the head in one go with what ended it.
             (Ok(response), _) => Ok(response),
@@ -155,8 +163,7 @@ impl H2 {
             {
                 let tap = lock(&self.tap);
                 look(&tap);
-                let headers = phase == Phase::Wait && tap.header_bytes > self.header_bytes;
-                if headers || tap.control_bytes > CONTROL_BYTES_MAX {
+                if tap.is_too_long() || tap.control_bytes > CONTROL_BYTES_MAX {
                     return Poll::Ready(Err(None));
                 }
             }
@@ -172,7 +179,7 @@ impl H2 {
 
     fn cause(&self, error: Option<&h2::Error>, phase: Phase) -> Cause {
         let errors: Vec<&h2::Error> = self.failure.as_ref().into_iter().chain(error).collect();
-        lock(&self.tap).cause(&errors, phase, self.header_bytes)
+        lock(&self.tap).cause(&errors, phase)
     }
 }
 
@@ -201,8 +208,12 @@ struct Tap {
     start: [u8; 8],
     /// When the first header of an answer began to come, since that was last forgotten.
     began: Option<Instant>,
-    /// Bytes of header blocks since the request.
+    /// Whether the answer to a request has not come yet.
+    waits: bool,
+    /// Header blocks since the request, their bytes, and how many these may be.
+    header_blocks: u64,
     header_bytes: u64,
+    header_bytes_max: u64,
     /// Bytes of frames since the request that carry nothing of an answer.
     control_bytes: u64,
     reset: Option<u32>,
@@ -234,8 +245,9 @@ impl Tap {
                 if self.left == 0 || !matches!(self.head[3], DATA | HEADERS | CONTINUATION) {
                     self.control_bytes += 9 + self.left as u64;
                 }
-                if self.head[3] == HEADERS && self.began.is_none() {
-                    self.began = Some(Instant::now());
+                if self.head[3] == HEADERS {
+                    self.header_blocks += 1;
+                    self.began.get_or_insert_with(Instant::now);
                 }
             }
             let count = bytes.len().min(self.left);
@@ -260,16 +272,22 @@ impl Tap {
         }
     }
 
+    /// Whether the answer's header, with all interim ones before it, is longer than allowed.
+    fn is_too_long(&self) -> bool {
+        self.waits && (self.header_bytes > self.header_bytes_max || self.header_blocks > BLOCKS_MAX)
+    }
+
     /// The cause of an end: our own reading of the bytes before the library's words, but for a breach, which
     /// the library found.
-    fn cause(&self, errors: &[&h2::Error], phase: Phase, header_bytes: u64) -> Cause {
+    fn cause(&self, errors: &[&h2::Error], phase: Phase) -> Cause {
         if let Some(error) = &self.error {
             return cause_in(error, phase);
         }
         let breach = errors.iter().find(|error| error.is_library());
         let refused = breach.is_some_and(|breach| breach.reason() == Some(Reason::REFUSED_STREAM));
-        if phase == Phase::Wait && (refused || self.header_bytes > header_bytes) {
-            return Cause::new(Code::HttpHeaderLimit, format!("the header is longer than {header_bytes} bytes"));
+        if self.waits && refused || self.is_too_long() {
+            let message = format!("the header is longer than {} bytes", self.header_bytes_max);
+            return Cause::new(Code::HttpHeaderLimit, message);
         }
         if self.control_bytes > CONTROL_BYTES_MAX {
             return Cause::new(Code::HttpMalformed, "a flood of frames that carry nothing");
@@ -369,6 +387,10 @@ impl AsyncRead for Tapped {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let room = buf.remaining() > 0;
+        if lock(&self.tap).is_too_long() {
+            // Whoever drives the connection looks at that next, and ends it.
+            return Poll::Pending;
+        }
         let result = Pin::new(&mut self.conn).poll_read(cx, buf);
         if let Poll::Ready(Ok(())) = result {
             let mut tap = lock(&self.tap);
