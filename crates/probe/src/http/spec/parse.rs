@@ -5,6 +5,7 @@ use super::{
     Limits, Pattern, Proxy, ProxyScheme, Request, Resolver, Tls,
 };
 use crate::Common;
+use regex_syntax::hir::{Class, Hir, HirKind};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sitemon_model::HttpVersion;
@@ -24,6 +25,9 @@ const FRAMING_HEADERS: &[&str] =
 
 /// Bytes that a compiled pattern may take: the default of the regex crate.
 const PATTERN_BYTES: usize = 10 << 20;
+
+/// Bytes that even the empty one takes.
+pub(super) const PATTERN_BYTES_LEAST: usize = 1 << 10;
 
 /// Takes `request` and `expect` of a site. `None` where one of their values is at fault; all faults are noted.
 pub fn parse(fields: &mut Fields<'_>, common: &Common, faults: &mut Faults) -> Option<(Request, Expect)> {
@@ -77,9 +81,8 @@ pub fn check_pattern(text: &str) -> Result<(), String> {
         Ok(hir) => hir,
         Err(error) => return Err(pattern_error(text, &error)),
     };
-    // Counted repetitions and classes of Unicode are what makes a short pattern large; the rest is small
-    // enough for sure, and building each of a hundred thousand patterns here would be felt.
-    if text.len() > 1000 || text.contains(['{', '\\', '[']) {
+    // Nearly all are small enough for sure, and building each of a hundred thousand patterns here would be felt.
+    if bytes_most(&hir) > PATTERN_BYTES - PATTERN_BYTES_LEAST {
         let config = regex_automata::nfa::thompson::Config::new().nfa_size_limit(Some(PATTERN_BYTES));
         let built = regex_automata::nfa::thompson::Compiler::new().configure(config).build_from_hir(&hir);
         if built.is_err() {
@@ -87,6 +90,30 @@ pub fn check_pattern(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Bytes that a pattern takes at most once it is compiled, beside what every one takes.
+pub(super) fn bytes_most(hir: &Hir) -> usize {
+    // A state, and what leads from it to the next.
+    const STATE_BYTES: usize = 48;
+    // A range of characters comes down to several sequences of bytes: seven for those of one length.
+    const RANGE_BYTES: usize = 16 * 4 * STATE_BYTES;
+    let all = |parts: &[Hir]| parts.iter().map(bytes_most).fold(STATE_BYTES, usize::saturating_add);
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => STATE_BYTES,
+        HirKind::Literal(literal) => (1 + literal.0.len()) * STATE_BYTES,
+        HirKind::Class(Class::Bytes(class)) => (1 + class.ranges().len()) * STATE_BYTES,
+        HirKind::Class(Class::Unicode(class)) => class
+            .ranges()
+            .iter()
+            .fold(STATE_BYTES, |bytes, range| bytes + if range.end().is_ascii() { STATE_BYTES } else { RANGE_BYTES }),
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1) as usize;
+            (bytes_most(&repetition.sub) + 2 * STATE_BYTES).saturating_mul(times)
+        }
+        HirKind::Capture(capture) => bytes_most(&capture.sub).saturating_add(3 * STATE_BYTES),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => all(parts),
+    }
 }
 
 fn pattern_error(text: &str, error: &regex_syntax::Error) -> String {

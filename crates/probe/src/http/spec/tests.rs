@@ -1,5 +1,6 @@
 //! What is read, what is refused and in which words, and that what is shown is read again.
 
+use super::parse::{PATTERN_BYTES_LEAST, bytes_most};
 use super::{Auth, ConnectTo, ProxyScheme, Resolver, parse, show, validate_url};
 use crate::{Common, Files};
 use sitemon_model::tree::{At, Faults, Node};
@@ -189,5 +190,33 @@ fn urls() {
         ),
     ] {
         assert_eq!(validate_url(url), Err(message.to_owned()), "{url}");
+    }
+}
+
+/// What is not built to be measured is small enough for sure.
+#[test]
+fn the_most_that_a_pattern_takes() {
+    for text in [
+        "",
+        "a",
+        "shop",
+        r"^a|b$",
+        r"(?i)add to basket",
+        r"(?i)straße|ſ",
+        r"\d+ items",
+        r"\w+\s\W",
+        r"[^a]{2,60}",
+        r".{100}",
+        r"(?s-u:.){100}[^x]",
+        r"\p{Greek}(a(b(c)*)+)?\b",
+        r"([\u{80}-\u{10ffff}][é-ω]){3,}",
+        r"(\pL|\pN){4}",
+        r"((a{3}){3}){3}",
+    ] {
+        let hir = regex_syntax::ParserBuilder::new().utf8(false).build().parse(text).expect(text);
+        let compiler = regex_automata::nfa::thompson::Compiler::new();
+        let built = compiler.clone().build_from_hir(&hir).expect(text).memory_usage();
+        let most = PATTERN_BYTES_LEAST + bytes_most(&hir);
+        assert!(built <= most, "{text}: {built} > {most}");
     }
 }
