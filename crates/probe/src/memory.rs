@@ -1,21 +1,66 @@
 //! The bound on what all running checks hold in memory: `limits.memory`.
 //!
 //! A check reserves what it is about to hold; where that is not to be had it waits its turn, and is
-//! `own.failure` if its time runs out meanwhile.
+//! `own.failure` if its time runs out meanwhile. Whoever waits keeps what it has, so if all might take up
+//! everything, all could come to wait for each other. Therefore each leaves something free for those that are
+//! nearer to their end:
+//!
+//! - one that needs more than most checks do (a [`USUAL_SHARE`] of all) leaves five eighths, so that it delays no other
+//!   site;
+//! - one that begins leaves three eighths, so that those that have begun can go on;
+//! - one that goes on leaves some less, and a quarter at its last step;
+//! - one that has received everything, and will end without waiting for anybody, leaves nothing;
+//! - and so does the eldest of all that needed more, or had to wait, once they had begun: it comes to its end,
+//!   however many there are, and then the next is the eldest.
 
-use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
-/// Bytes for one permit: fine enough for the smallest check, coarse enough for any bound.
-const UNIT: u64 = 256;
+/// One in so many bytes of the bound is more than most checks need for connection, TLS, HTTP/2 and the beginning of
+/// a page: 256 KiB of the default.
+const USUAL_SHARE: u64 = 256;
 
-/// What all running checks may hold together. Cheap to clone by its `Arc`; shared by all runtimes.
+/// What all running checks may hold together. Shared by all runtimes.
 #[derive(Debug)]
 pub struct Memory {
-    /// One permit for each [`UNIT`]; waits in the order of asking.
-    free: Arc<Semaphore>,
     /// Bytes in all.
+    bound: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes that are held.
+    held: u64,
+    /// Reservations so far; each has its number, so that the older have the smaller.
+    numbered: u64,
+    /// The numbers of those that needed more than is usual, or had to wait, once they had begun.
+    pressed: BTreeSet<u64>,
+    waiting: BTreeMap<(Need, u64), Waiter>,
+}
+
+/// What memory is asked for, in the order in which it is given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// To come to an end at once.
+    Last,
+    /// To come to an end with what most checks need.
+    Usual,
+    /// To go on with what most checks need.
+    Next,
+    /// To go on with more.
+    Large,
+    /// To begin.
+    First,
+}
+
+#[derive(Debug)]
+struct Waiter {
     bytes: u64,
+    /// What it holds meanwhile.
+    holds: u64,
+    granted: oneshot::Sender<()>,
 }
 
 /// More was asked for than the whole bound, so that waiting would never end.
@@ -31,21 +76,20 @@ pub struct BeyondBound {
 impl Memory {
     /// A bound of so many bytes.
     pub fn new(bytes: u64) -> Arc<Self> {
-        let permits = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { free: Arc::new(Semaphore::new(permits)), bytes })
+        Arc::new(Self { bound: bytes, state: Mutex::default() })
     }
 
     /// Bytes in all.
-    pub fn bound(&self) -> u64 {
-        self.bytes
+    pub const fn bound(&self) -> u64 {
+        self.bound
     }
 
     /// Bytes that are held now.
     pub fn held(&self) -> u64 {
-        self.bytes.saturating_sub(self.free.available_permits() as u64 * UNIT)
+        self.lock().held
     }
 
-    /// Waits, in the order of asking, until so many bytes are free, and takes them.
+    /// Waits until so many bytes are free to begin with, and takes them.
     pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, BeyondBound> {
         let mut reservation = self.nothing();
         reservation.grow(bytes).await?;
@@ -54,7 +98,58 @@ impl Memory {
 
     /// A reservation that holds nothing yet.
     pub fn nothing(self: &Arc<Self>) -> Reservation {
-        Reservation { memory: self.clone(), units: 0 }
+        let mut state = self.lock();
+        state.numbered += 1;
+        Reservation { memory: self.clone(), number: state.numbered, first: 0, bytes: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many bytes more may be taken now by one that holds some.
+    fn fits(&self, state: &State, need: Need, number: u64, bytes: u64, holds: u64) -> bool {
+        let held = state.held + bytes;
+        let eighth = self.bound / 8;
+        let leaves = match need {
+            Need::Last => 0,
+            _ if state.pressed.first() == Some(&number) => 0,
+            Need::Usual => 2 * eighth,
+            Need::Next => 2 * eighth + eighth / 2,
+            Need::First => 3 * eighth,
+            Need::Large => 5 * eighth,
+        };
+        // Who is alone waits for nobody.
+        held <= self.bound && (held <= self.bound - leaves || state.held == holds)
+    }
+
+    /// Gives what there is to those that wait for it.
+    fn hand_out(&self, state: &mut State) {
+        for need in [Need::Last, Need::Usual, Need::Next, Need::Large, Need::First] {
+            let mut from = 0;
+            while let Some((&key, waiter)) = state.waiting.range((need, from)..=(need, u64::MAX)).next() {
+                let Waiter { bytes, holds, .. } = *waiter;
+                from = key.1 + 1;
+                if !self.fits(state, need, key.1, bytes, holds) {
+                    // Who ends at once may be overtaken: what the other gives back comes to it in a moment.
+                    if need == Need::Last {
+                        continue;
+                    }
+                    break;
+                }
+                let Some(waiter) = state.waiting.remove(&key) else { break };
+                state.held += bytes;
+                // One that has stopped to wait gives it back when it notices.
+                let _ = waiter.granted.send(());
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether others are to be served before this one.
+    fn must_wait(&self, need: Need, number: u64) -> bool {
+        need != Need::Last && self.waiting.range((need, 0)..(need, number)).next().is_some()
     }
 }
 
@@ -62,28 +157,32 @@ impl Memory {
 #[derive(Debug)]
 pub struct Reservation {
     memory: Arc<Memory>,
-    units: u64,
+    number: u64,
+    /// Bytes that it began with.
+    first: u64,
+    bytes: u64,
 }
 
 impl Reservation {
     /// Bytes that are held.
-    pub fn bytes(&self) -> usize {
-        (self.units * UNIT) as usize
+    pub const fn bytes(&self) -> usize {
+        self.bytes as usize
     }
 
     /// Waits until so many bytes more are free, and takes them too.
     pub async fn grow(&mut self, bytes: usize) -> Result<(), BeyondBound> {
-        let units = (bytes as u64).div_ceil(UNIT);
-        let beyond = || BeyondBound { asked: (self.units + units) * UNIT, bound: self.memory.bytes };
-        if (self.units + units) * UNIT > self.memory.bytes {
-            return Err(beyond());
-        }
-        let count = u32::try_from(units).map_err(|_| beyond())?;
-        // The semaphore lives as long as this and is never closed.
-        let permit = self.memory.free.acquire_many(count).await.map_err(|_| beyond())?;
-        permit.forget();
-        self.units += units;
-        Ok(())
+        let need = match self.bytes {
+            0 => Need::First,
+            held if held + bytes as u64 > self.memory.bound / USUAL_SHARE => Need::Large,
+            held if held <= self.first => Need::Next,
+            _ => Need::Usual,
+        };
+        self.take(need, bytes as u64).await
+    }
+
+    /// As [`Self::grow`], for one that will end without waiting for anything once it has it.
+    pub async fn grow_to_end(&mut self, bytes: usize) -> Result<(), BeyondBound> {
+        self.take(Need::Last, bytes as u64).await
     }
 
     /// Grows to so many bytes in all; nothing where that is held already.
@@ -93,11 +192,77 @@ impl Reservation {
             Some(more) => self.grow(more).await,
         }
     }
+
+    async fn take(&mut self, need: Need, bytes: u64) -> Result<(), BeyondBound> {
+        let bound = self.memory.bound;
+        if self.bytes + bytes > bound {
+            return Err(BeyondBound { asked: self.bytes + bytes, bound });
+        }
+        if let Some(granted) = self.ask(need, bytes) {
+            let mut waiting = Waiting { memory: &self.memory, key: (need, self.number), bytes };
+            // The sender lives until it has sent.
+            let _ = granted.await;
+            waiting.bytes = 0;
+        }
+        if self.bytes == 0 {
+            self.first = bytes;
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Takes it, or stands in line for it.
+    fn ask(&self, need: Need, bytes: u64) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.memory.lock();
+        let fits = |state: &mut State| {
+            let fits =
+                !state.must_wait(need, self.number) && self.memory.fits(state, need, self.number, bytes, self.bytes);
+            state.held += if fits { bytes } else { 0 };
+            fits
+        };
+        if need == Need::Large {
+            state.pressed.insert(self.number);
+        }
+        if fits(&mut state) {
+            return None;
+        }
+        if need != Need::First && state.pressed.insert(self.number) && fits(&mut state) {
+            return None;
+        }
+        let (granted, receiver) = oneshot::channel();
+        state.waiting.insert((need, self.number), Waiter { bytes, holds: self.bytes, granted });
+        Some(receiver)
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.memory.free.add_permits(self.units as usize);
+        let mut state = self.memory.lock();
+        state.pressed.remove(&self.number);
+        state.held -= self.bytes;
+        self.memory.hand_out(&mut state);
+    }
+}
+
+/// A place in the line; left when it is dropped.
+struct Waiting<'m> {
+    memory: &'m Memory,
+    key: (Need, u64),
+    /// 0 as soon as they were taken over.
+    bytes: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut state = self.memory.lock();
+        if state.waiting.remove(&self.key).is_none() {
+            // It was granted at the last moment.
+            state.held -= self.bytes;
+        }
+        self.memory.hand_out(&mut state);
     }
 }
 
@@ -106,22 +271,108 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const MIB: usize = 1 << 20;
+
+    /// Whether it is had within a moment.
+    async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(Duration::from_millis(20), future).await.ok()
+    }
+
     #[tokio::test]
     async fn waits_in_order_and_gives_back() {
         let memory = Memory::new(1 << 20);
-        let mut first = memory.reserve(512 << 10).await.unwrap();
-        first.grow(256 << 10).await.unwrap();
-        assert_eq!(memory.held(), 768 << 10);
+        let first = memory.reserve(700 << 10).await.unwrap();
+        assert_eq!(memory.held(), 700 << 10);
         let waiting = tokio::spawn({
             let memory = memory.clone();
             async move { memory.reserve(512 << 10).await.map(|r| r.bytes()) }
         });
         tokio::task::yield_now().await;
         // A small one does not overtake the large one that asked first.
-        assert!(tokio::time::timeout(Duration::from_millis(20), memory.reserve(300 << 10)).await.is_err());
+        assert!(now(memory.reserve(10 << 10)).await.is_none());
         drop(first);
         assert_eq!(waiting.await.unwrap(), Ok(512 << 10));
         assert_eq!(memory.held(), 0);
-        assert_eq!(memory.reserve(2 << 20).await.unwrap_err(), BeyondBound { asked: 2 << 20, bound: 1 << 20 });
+        assert_eq!(memory.reserve(2 * MIB).await.unwrap_err(), BeyondBound { asked: 2 << 20, bound: 1 << 20 });
+    }
+
+    #[tokio::test]
+    async fn who_is_nearer_to_the_end_is_served_first() {
+        let memory = Memory::new(256 << 20);
+        let mut checks = Vec::new();
+        while let Some(check) = now(memory.reserve(MIB / 2)).await {
+            checks.push(check.unwrap());
+        }
+        assert_eq!(checks.len() * MIB / 2, 256 * MIB * 5 / 8);
+        // Those that have begun go on, and come to an end, with what none may begin with.
+        let mut steps = [0; 2];
+        for count in &mut steps {
+            for check in &mut checks {
+                *count += usize::from(now(check.grow(MIB / 4)).await.is_some());
+            }
+        }
+        // The eldest of those that had to wait has its step without leaving anything.
+        assert_eq!(steps.map(|count| count * MIB / 4), [16 * MIB + MIB / 4, 16 * MIB]);
+        checks.clear();
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_ones_leave_room_for_others_and_the_oldest_takes_what_it_needs() {
+        let memory = Memory::new(16 << 20);
+        let mut checks = Vec::new();
+        for _ in 0..8 {
+            checks.push(memory.reserve(4 << 10).await.unwrap());
+        }
+        let take_all = async |check: &mut Reservation| while matches!(now(check.grow(MIB / 8)).await, Some(Ok(()))) {};
+        checks[0].grow(MIB / 2).await.unwrap();
+        for check in checks[1..].iter_mut().rev() {
+            take_all(check).await;
+        }
+        let held = memory.held() as usize;
+        assert!(held > 5 * MIB && held <= 6 * MIB, "{held}");
+        // Others begin and go on all the same.
+        let mut other = now(memory.reserve(4 << 10)).await.unwrap().unwrap();
+        now(other.grow(50 << 10)).await.unwrap().unwrap();
+        // One that can end at once does.
+        let mut last = memory.nothing();
+        now(last.grow_to_end(9 * MIB)).await.unwrap().unwrap();
+        drop(last);
+        // The oldest goes on until there is nothing left.
+        take_all(&mut checks[0]).await;
+        assert!(memory.held() as usize > 15 * MIB + MIB / 2, "{}", memory.held());
+    }
+
+    #[tokio::test]
+    async fn who_stops_to_wait_loses_nothing() {
+        let memory = Memory::new(1 << 20);
+        let all = memory.reserve(MIB).await.unwrap();
+        let mut waiting = Box::pin(memory.reserve(MIB / 2));
+        assert!(now(&mut waiting).await.is_none());
+        // Granted, and dropped before it could notice.
+        drop(all);
+        assert_eq!(memory.held(), 1 << 19);
+        drop(waiting);
+        assert_eq!(memory.held(), 0);
+    }
+
+    /// Checks that hold a part and want more, all at once and more than there is room for: all come to their end.
+    #[tokio::test]
+    async fn none_starves() {
+        let memory = Memory::new(16 << 20);
+        let check = |memory: Arc<Memory>| async move {
+            let mut held = memory.reserve(6 << 10).await.unwrap();
+            held.grow(100 << 10).await.unwrap();
+            for _ in 0..125 {
+                tokio::task::yield_now().await;
+                held.grow(8 << 10).await.unwrap();
+            }
+            held.grow_to_end(2 * MIB).await.unwrap();
+        };
+        let checks: Vec<_> = (0..300).map(|_| tokio::spawn(check(memory.clone()))).collect();
+        for check in checks {
+            tokio::time::timeout(Duration::from_secs(20), check).await.expect("starved").unwrap();
+        }
+        assert_eq!(memory.held(), 0);
     }
 }

@@ -23,7 +23,7 @@ pub struct SharedOptions {
     pub resolv_conf: PathBuf,
     /// The machine's own names: `/etc/hosts`.
     pub hosts: PathBuf,
-    /// Idle connections kept in all, because each holds a descriptor; beyond it the oldest is closed.
+    /// Idle connections kept in all, because each holds a descriptor and memory; beyond it none more is kept.
     pub idle_connections_max: usize,
 }
 

@@ -14,7 +14,7 @@ use crate::http::resolve::{LibcTurn, Lookup, Question, resolve};
 use crate::http::spec::{HttpChoice, IpChoice, Proxy, ProxyScheme};
 use crate::http::timeline::Trace;
 use crate::http::tls::{self, Chain};
-use crate::memory::Reservation;
+use crate::memory::{BeyondBound, Reservation};
 use crate::shared::Shared;
 use bytes::Bytes;
 use sitemon_model::{Cause, Certificate, Code, HttpVersion, Phase, Site};
@@ -64,8 +64,6 @@ pub(crate) struct Run {
     /// Bytes that are held beside the inspection's.
     held: usize,
     waits_for_memory: bool,
-    /// Time spent waiting for memory, all in all, microseconds.
-    memory_wait_us: u64,
     via_proxy: bool,
 }
 
@@ -80,7 +78,6 @@ impl Run {
             reservation,
             held: BASE_BYTES,
             waits_for_memory: false,
-            memory_wait_us: 0,
             via_proxy: false,
         }
     }
@@ -92,22 +89,29 @@ impl Run {
     }
 
     /// As [`Run::hold`], for what the inspection asks.
-    pub(crate) async fn grow(&mut self, more: usize) -> Result<(), Cause> {
-        let began = self.trace.now();
-        self.waits_for_memory = true;
-        let result = self.reservation.grow(more).await;
-        self.waits_for_memory = false;
-        self.memory_wait_us += self.trace.now().saturating_sub(began);
-        result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
+    async fn grow(&mut self, more: usize) -> Result<(), Cause> {
+        self.wait_for_memory(async |reservation| reservation.grow(more).await).await
+    }
+
+    /// The same when nothing is waited for any more.
+    pub(crate) async fn grow_to_end(&mut self, more: usize) -> Result<(), Cause> {
+        self.wait_for_memory(async |reservation| reservation.grow_to_end(more).await).await
     }
 
     async fn reserve(&mut self) -> Result<(), Cause> {
         let bytes = self.held + self.inspection.as_ref().map_or(0, Inspection::held_bytes);
+        self.wait_for_memory(async |reservation| reservation.grow_to(bytes).await).await
+    }
+
+    async fn wait_for_memory(
+        &mut self,
+        ask: impl AsyncFnOnce(&mut Reservation) -> Result<(), BeyondBound>,
+    ) -> Result<(), Cause> {
         let began = self.trace.now();
         self.waits_for_memory = true;
-        let result = self.reservation.grow_to(bytes).await;
+        let result = ask(&mut self.reservation).await;
         self.waits_for_memory = false;
-        self.memory_wait_us += self.trace.now().saturating_sub(began);
+        self.exchange.waited_us += self.trace.now().saturating_sub(began);
         result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
     }
 
@@ -118,8 +122,8 @@ impl Run {
             let message = format!("the process was held up: {took:.1?} passed where the timeout is {timeout:?}");
             return Cause::new(Code::OwnFailure, message);
         }
-        // Also one that got its memory too late: what it waited for us is not the site's slowness.
-        if self.waits_for_memory || Duration::from_micros(self.memory_wait_us) >= timeout / 2 {
+        // Also one that got its memory late: the site did not have the time that it should have had.
+        if self.waits_for_memory || Duration::from_micros(self.exchange.waited_us) >= timeout / 100 {
             return Cause::new(Code::OwnFailure, "no memory was free in time: limits.memory");
         }
         let phase = self.trace.phase().unwrap_or(Phase::Receive);

@@ -24,6 +24,8 @@ pub struct Exchange {
     pub seen: Option<Seen>,
     /// Microseconds from the start of the first lookup to the last byte; absent unless received whole.
     pub response_time_us: Option<u64>,
+    /// Microseconds that we waited for ourselves meanwhile: for memory.
+    pub waited_us: u64,
     /// The server's own certificate on each hop with TLS.
     pub certificates: Vec<Arc<Certificate>>,
     /// The subjects of the certificates that the server of the last hop showed, its own first.
@@ -84,6 +86,7 @@ pub fn judge(exchange: &Exchange, expectations: &Expectations, now: Timestamp) -
         certificate(exchange, limits.degraded, limits.down, now, &mut degraded, &mut down);
     }
     if let (Some(limit), Some(took_us)) = (expect.response_time, exchange.response_time_us)
+        && let took_us = took_us.saturating_sub(exchange.waited_us)
         && u128::from(took_us) > limit.as_micros()
     {
         let message = format!("took {}, expected at most {}", milliseconds(took_us), show_duration(limit));
@@ -281,6 +284,9 @@ mod tests {
         let expect = |limit| Expect { response_time: Some(Duration::from_millis(limit)), ..Expect::default() };
         check(&answer(200), &expect(1500), "up");
         check(&answer(200), &expect(1499), "degraded: response_time.exceeded took 1500.0 ms, expected at most 1s499ms");
+        let waited = |waited_us| Exchange { waited_us, ..answer(200) };
+        check(&waited(2_000), &expect(1499), "up");
+        check(&waited(500), &expect(1499), "degraded: response_time.exceeded took 1499.5 ms, expected at most 1s499ms");
         let unfinished = Exchange { response_time_us: None, ..answer(200) };
         check(&unfinished, &expect(1), "up");
     }

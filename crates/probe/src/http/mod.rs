@@ -309,7 +309,7 @@ impl Run {
             match inspection.end() {
                 // A fault is told by what was seen.
                 Step::More | Step::Fault(_) => return Ok(()),
-                Step::NeedsMemory(more) => self.grow(more).await?,
+                Step::NeedsMemory(more) => self.grow_to_end(more).await?,
                 Step::Pause => tokio::task::yield_now().await,
             }
         }
