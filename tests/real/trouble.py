@@ -135,13 +135,16 @@ class Filler(threading.Thread):
 
     def __init__(self, place):
         super().__init__(daemon=True)
-        self.path, self.done = place / "filler", threading.Event()
+        self.path, self.done, self.filled = place / "filler", threading.Event(), threading.Event()
 
     def __enter__(self):
         self.start()
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
         self.done.set()
         self.join()
 
@@ -151,6 +154,7 @@ class Filler(threading.Thread):
                 try:
                     filler.write(b"\0" * 4096)
                 except OSError:
+                    self.filled.set()
                     self.done.wait(0.02)
         self.path.unlink()
 
@@ -167,7 +171,28 @@ def inside(folder, seconds, count=200):
         return seconds
 
     with small_disk(folder, "32m") as place:
+        full_at_the_start(folder, place)
         through(folder, place, count, trouble)
+
+
+def full_at_the_start(folder, place):
+    """A disk that is full when `run` starts is waited for, as a process that is started again by itself needs it."""
+    path = str(place / "early.db")
+    config = write_config(
+        folder / "early.json",
+        [{"name": "a", "url": "http://127.0.0.1:1/", "interval": 1}],
+        store={"kind": "sqlite", "path": path},
+    )
+    for _ in ("without a store", "with one"):
+        with Filler(place) as filler:
+            filler.filled.wait(10)
+            with Process([SITEMON, "run", "-c", config], folder, "early") as waiting:
+                waiting.wait_until(lambda: "waiting for the store" in waiting.said(), 5, "word that it waits")
+                time.sleep(1)
+                filler.stop()
+                waiting.wait_until(lambda: "ready" in waiting.said(), 5, "word `ready`")
+                assert waiting.stop() == 0, waiting.said()
+            waiting.log.unlink()
 
 
 if __name__ == "__main__":

@@ -197,6 +197,26 @@ async fn a_lock_of_another_program_is_waited_out() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn a_file_that_was_removed_is_not_written_to_in_vain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, file) = (config(folder.path()), folder.path().join("sitemon.db"));
+    for replaced in [false, true] {
+        let store = config.open(Access::Write("run")).await.unwrap();
+        store.append(numbered(0..100), None).await.unwrap();
+        for end in ["", "-wal", "-shm"] {
+            std::fs::remove_file(format!("{}{end}", file.display())).unwrap();
+        }
+        if replaced {
+            rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE other(x)").unwrap();
+        }
+        let refused = store.append(numbered(100..200), None).await;
+        let Err(StoreError::Unusable(text)) = refused else { panic!("{refused:?}") };
+        assert!(text.contains("was removed or replaced"), "{text}");
+        store.close().await;
+    }
+}
+
 /// Environment of the child that is killed: the folder of its database.
 const CHILD: &str = "SITEMON_STORE_TEST_CHILD";
 

@@ -6,7 +6,7 @@
 use crate::StoreError;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,15 +28,24 @@ fn path_of(database: &Path) -> PathBuf {
 /// Takes the lock for `command`, or says who has it.
 pub(super) fn take(database: &Path, command: &str) -> Result<Lock, StoreError> {
     let path = path_of(database);
-    let refused = |error: std::io::Error| StoreError::Unusable(format!("cannot write {}: {error}", path.display()));
+    let refused = |error: std::io::Error| {
+        let told = format!("cannot write {}: {error}", path.display());
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                StoreError::Unavailable(told)
+            }
+            _ => StoreError::Unusable(told),
+        }
+    };
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
     for _ in 0..LOOKS {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 let text = format!("{} {command}\n", std::process::id());
-                file.set_len(0)
-                    .and_then(|()| file.rewind())
+                // Over what is there, so that a full disk has room for it.
+                file.rewind()
                     .and_then(|()| file.write_all(text.as_bytes()))
+                    .and_then(|()| file.set_len(text.len() as u64))
                     .map_err(refused)?;
                 return Ok(Lock(file));
             }
@@ -45,7 +54,7 @@ pub(super) fn take(database: &Path, command: &str) -> Result<Lock, StoreError> {
         }
         let mut text = String::new();
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-        if let Some((pid, command)) = text.trim_end().split_once(' ')
+        if let Some((pid, command)) = text.lines().next().and_then(|line| line.split_once(' '))
             && let Ok(pid) = pid.parse()
             && alive(pid)
         {

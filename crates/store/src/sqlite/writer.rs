@@ -7,6 +7,8 @@ use crate::{Advance, RunStart, SiteRecord, StoreError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use sitemon_model::{Observation, Timestamp, time};
 use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +44,9 @@ pub(super) struct Writer {
 pub(super) struct State {
     /// The only connection that writes.
     pub(super) connection: Connection,
+    path: PathBuf,
+    /// Device and number of the file that is open.
+    file: (u64, u64),
     /// The ids of site and location, all that were ever seen.
     series: HashMap<Arc<str>, Vec<(Arc<str>, i64)>>,
     /// Makes rows of arrivals.
@@ -163,7 +168,22 @@ impl State {
                 series.entry(row.get(0)?).or_default().push((row.get(1)?, row.get(2)?));
             }
         }
-        Ok(Self { connection, series, encoder: Encoder::new()? })
+        let file =
+            identity(path).map_err(|error| StoreError::Unusable(format!("cannot read {}: {error}", path.display())))?;
+        Ok(Self { connection, path: path.to_owned(), file, series, encoder: Encoder::new()? })
+    }
+
+    /// Fails where the file has been removed or replaced since: it could be written to all the same, and nobody would
+    /// ever read it.
+    fn still_there(&self) -> Result<(), Error> {
+        match identity(&self.path) {
+            Ok(found) if found == self.file => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Ok(()),
+            _ => {
+                let told = format!("{} was removed or replaced while it was in use", self.path.display());
+                Err(StoreError::Unusable(told).into())
+            }
+        }
     }
 
     /// Brings the write-ahead log into the database and cuts it off, as far as no reader needs it.
@@ -173,6 +193,7 @@ impl State {
 
     /// See [`crate::Store::append`].
     pub(super) fn append(&mut self, batch: &[Arc<Observation>], advance: Option<&Advance>) -> Result<(), Error> {
+        self.still_there()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if let Some(advance) = advance {
             move_position(&transaction, advance)?;
@@ -271,6 +292,11 @@ impl State {
             .execute(params![at.0, ended, run])?;
         Ok(())
     }
+}
+
+/// What tells a file from another of the same name.
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Moves the position of a source, where it stands as expected.
