@@ -272,7 +272,7 @@ impl Telemetry {
     /// Observations were given up.
     pub fn dropped(&self, count: u64) {
         if self.dropped.get() == 0 {
-            tracing::error!(count, "observations are given up: the store has been away for too long");
+            tracing::error!(count, "observations are given up: the store does not take them");
         }
         self.dropped.inc_by(count);
     }
