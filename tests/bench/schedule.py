@@ -26,14 +26,16 @@ def lateness(folder, quick):
     figures = []
     with Server(folder) as server:
         for scheme in ("http", "https"):
-            # aiohttp cannot do a thousand handshakes a second.
-            sides = (ours, hyper, aiohttp) if scheme == "http" else (ours, hyper)
+            # A thousand handshakes a second are more than aiohttp can do, and all that hyper can.
+            sides = (ours, hyper, aiohttp) if scheme == "http" else (ours,)
             found = alternate(rounds, *(partial(side, folder, server, Load(scheme, rate), seconds) for side in sides))
 
             def late(runs, share):
                 return [quantile(run.late_us, share) / 1000 for run in runs]
 
-            others = zip(("hyper, tokio's timer", "aiohttp"), found[1:], strict=False)
+            others = list(zip(("hyper, tokio's timer", "aiohttp"), found[1:], strict=False))
+            by_round = [zip(late(found[0], 0.99), late(runs, 0.99), strict=True) for _, runs in others[:1]]
+            ratio = "".join(f"{statistics.median(a / b for a, b in pairs):.3f}" for pairs in by_round)
             figures.append(
                 Figure(
                     f"start lateness at {rate:,} {scheme.upper()} checks a second",
@@ -42,7 +44,7 @@ def lateness(folder, quick):
                         f"p50 {statistics.median(late(runs, 0.5)):.3f} ms, p99 {statistics.median(late(runs, 0.99)):.3f} ms ({name})"
                         for name, runs in others
                     ),
-                    f"{statistics.median(a / b for a, b in zip(late(found[0], 0.99), late(found[1], 0.99), strict=True)):.3f}",
+                    ratio,
                     "p99 of " + spread(late(found[0], 0.99)),
                     "p99 ≤ 1 ms, then 0.5",
                 )
