@@ -1,13 +1,17 @@
 //! The limits of checks in flight: in all, and for each host and port.
+//!
+//! Where more wait than there is room for, those go first whose slots before were left out most often: by the
+//! order of coming alone the same sites might have their turn again and again, and others never.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// Both limits, shared by all lanes. A host takes memory only while checks of it run or wait.
 #[derive(Debug)]
 pub struct Gates {
-    total: Arc<Semaphore>,
+    total: Arc<Seats>,
     per_host: usize,
     hosts: Mutex<HashMap<u64, Host>>,
 }
@@ -16,15 +20,99 @@ pub struct Gates {
 struct Host {
     /// Checks that run or wait.
     users: usize,
-    room: Arc<Semaphore>,
+    room: Arc<Seats>,
+}
+
+/// Seats for a number of checks.
+#[derive(Debug)]
+struct Seats(Mutex<Places>);
+
+#[derive(Debug)]
+struct Places {
+    free: usize,
+    /// Counts those that came, so that of equal ones the first goes first.
+    came: u64,
+    waiting: BTreeMap<(Reverse<u32>, u64), oneshot::Sender<Place>>,
+}
+
+/// A place in a room; given back on drop.
+#[derive(Debug)]
+struct Place(Option<Arc<Seats>>);
+
+impl Seats {
+    fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Places { free: places.max(1), came: 0, waiting: BTreeMap::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, if one is free and nobody waits for it.
+    fn take_now(self: &Arc<Self>) -> Option<Place> {
+        let mut places = self.lock();
+        places.free = places.free.checked_sub(1)?;
+        Some(Place(Some(self.clone())))
+    }
+
+    /// A place, as soon as it is one's turn. Dropping the future leaves the line.
+    async fn take(self: &Arc<Self>, left_out: u32) -> Option<Place> {
+        if let Some(place) = self.take_now() {
+            return Some(place);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let waiting = {
+            let mut places = self.lock();
+            places.came += 1;
+            let key = (Reverse(left_out), places.came);
+            places.waiting.insert(key, sender);
+            Waiting { room: self, key }
+        };
+        let place = receiver.await.ok();
+        drop(waiting);
+        place
+    }
+
+    /// Gives a place to the next in line.
+    fn give(self: &Arc<Self>) {
+        let mut places = self.lock();
+        while let Some((_, next)) = places.waiting.pop_first() {
+            match next.send(Place(Some(self.clone()))) {
+                Ok(()) => return,
+                // It has stopped to wait: its place is not given back but given to the next.
+                Err(mut place) => place.0 = None,
+            }
+        }
+        places.free += 1;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(room) = self.0.take() {
+            room.give();
+        }
+    }
+}
+
+/// Being in line for a place.
+struct Waiting<'r> {
+    room: &'r Seats,
+    key: (Reverse<u32>, u64),
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.room.lock().waiting.remove(&self.key);
+    }
 }
 
 /// A check's place in flight; given back on drop.
 #[derive(Debug)]
 pub struct Pass {
     // Declared in this order so that the host's room is given back before its entry is looked at.
-    _host: OwnedSemaphorePermit,
-    _total: OwnedSemaphorePermit,
+    _host: Place,
+    _total: Place,
     _turn: Turn,
 }
 
@@ -33,21 +121,19 @@ pub struct Pass {
 pub struct Turn {
     gates: Arc<Gates>,
     host: u64,
-    room: Arc<Semaphore>,
+    room: Arc<Seats>,
 }
 
 impl Gates {
     /// With so many checks in flight in all, and for each host.
     pub fn new(total: usize, per_host: usize) -> Arc<Self> {
-        let total = Arc::new(Semaphore::new(total.clamp(1, Semaphore::MAX_PERMITS)));
-        let per_host = per_host.clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self { total, per_host, hosts: Mutex::new(HashMap::new()) })
+        Arc::new(Self { total: Seats::new(total), per_host, hosts: Mutex::new(HashMap::new()) })
     }
 
     /// Stands in line for a host, named by a hash of it.
     pub fn turn(self: &Arc<Self>, host: u64) -> Turn {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Host { users: 0, room: Arc::new(Semaphore::new(self.per_host)) };
+        let new = || Host { users: 0, room: Seats::new(self.per_host) };
         let entry = hosts.entry(host).or_insert_with(new);
         entry.users += 1;
         Turn { gates: self.clone(), host, room: entry.room.clone() }
@@ -57,15 +143,16 @@ impl Gates {
 impl Turn {
     /// The pass, if both limits leave room now; else the place in line again.
     pub fn pass_now(self) -> Result<Pass, Self> {
-        let Ok(host) = self.room.clone().try_acquire_owned() else { return Err(self) };
-        let Ok(total) = self.gates.total.clone().try_acquire_owned() else { return Err(self) };
+        let Some(host) = self.room.take_now() else { return Err(self) };
+        let Some(total) = self.gates.total.take_now() else { return Err(self) };
         Ok(Pass { _host: host, _total: total, _turn: self })
     }
 
-    /// The pass, as soon as both limits leave room; first come, first served.
-    pub async fn pass(self) -> Option<Pass> {
-        let host = self.room.clone().acquire_owned().await.ok()?;
-        let total = self.gates.total.clone().acquire_owned().await.ok()?;
+    /// The pass, as soon as both limits leave room: those first that were left out most often, of these the
+    /// first that came.
+    pub async fn pass(self, left_out: u32) -> Option<Pass> {
+        let host = self.room.take(left_out).await?;
+        let total = self.gates.total.take(left_out).await?;
         Some(Pass { _host: host, _total: total, _turn: self })
     }
 }
@@ -95,11 +182,39 @@ mod tests {
         let other = gates.turn(2).pass_now().unwrap();
         let full = gates.turn(3).pass_now().unwrap_err();
         drop(first);
-        let third = third.pass().await.unwrap();
+        let third = third.pass(0).await.unwrap();
         assert!(gates.turn(3).pass_now().is_err(), "the total is reached again");
         drop((second, other));
-        drop(full.pass().await);
+        drop(full.pass(0).await);
         drop(third);
         assert!(gates.hosts.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_left_out_most_often_go_first() {
+        let gates = Gates::new(1, 1);
+        let first = gates.turn(1).pass_now().unwrap();
+        let (sender, mut order) = tokio::sync::mpsc::channel(8);
+        for (host, left_out) in [(2, 0), (3, 2), (4, 1), (1, 7), (5, 2)] {
+            let (turn, sender) = (gates.turn(host), sender.clone());
+            tokio::spawn(async move {
+                let pass = turn.pass(left_out).await;
+                sender.send(host).await.unwrap();
+                drop(pass);
+            });
+        }
+        tokio::task::yield_now().await;
+        // One that stops to wait is passed over.
+        let given_up = tokio::time::timeout(std::time::Duration::from_millis(10), gates.turn(6).pass(9)).await;
+        assert!(given_up.is_err());
+        drop(first);
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            seen.push(order.recv().await.unwrap());
+        }
+        // The host's own line comes before the line of all.
+        assert_eq!(seen, [3, 1, 5, 4, 2]);
+        assert!(gates.hosts.lock().unwrap().is_empty());
+        assert!(gates.turn(1).pass_now().is_ok());
     }
 }

@@ -113,6 +113,8 @@ struct Entered {
     host: u64,
     /// `Verdict::fingerprint` of its last observation.
     last: u64,
+    /// How many of its slots one after the other were left out because of a limit.
+    left_out: u32,
     /// Whether there was an observation yet.
     seen: bool,
 }
@@ -312,7 +314,7 @@ impl Lane {
             Err(turn) => {
                 let began = Arc::new(AtomicBool::new(false));
                 let left = slot.plus(interval).since(now.wall).max(0).unsigned_abs();
-                let waiting = wait_and_check(turn, check, began.clone(), Duration::from_micros(left));
+                let waiting = wait_and_check(turn, entered.left_out, check, began.clone(), Duration::from_micros(left));
                 (self.checks.spawn(async move { (id, reason, slot, waiting.await) }), Some(began))
             }
         };
@@ -409,6 +411,8 @@ impl Lane {
                 self.telemetry.verdict_changed(&observation);
             }
             entered.last = fingerprint;
+            let left_out = observation.verdict.causes().iter().any(|cause| cause.code == Code::SkippedOverload);
+            entered.left_out = if left_out { entered.left_out.saturating_add(1) } else { 0 };
             if let Some(latest) = &mut self.latest {
                 if self.telemetry.shows_sites() {
                     latest.insert(id, Latest::of(&observation));
@@ -499,7 +503,8 @@ impl Lane {
             if let Some(entry) = entry_of(&watched) {
                 self.plan.insert(id, entry, now.wall);
             }
-            self.sites[id as usize] = Some(Entered { host: host_of(&watched), watched, last: 0, seen: false });
+            self.sites[id as usize] =
+                Some(Entered { host: host_of(&watched), watched, last: 0, left_out: 0, seen: false });
             self.by_name.insert(place.unwrap_or_else(|at| at), id);
         }
         if many {
@@ -616,10 +621,16 @@ impl Checking {
 }
 
 /// Waits for the turn of a check and does it; where its time runs out meanwhile, says so.
-async fn wait_and_check(turn: Turn, check: Checking, began: Arc<AtomicBool>, at_most: Duration) -> Observation {
+async fn wait_and_check(
+    turn: Turn,
+    left_out: u32,
+    check: Checking,
+    began: Arc<AtomicBool>,
+    at_most: Duration,
+) -> Observation {
     let telemetry = check.telemetry.clone();
     let waiting = Counted::new(&telemetry.waiting);
-    let pass = tokio::time::timeout(at_most, turn.pass()).await;
+    let pass = tokio::time::timeout(at_most, turn.pass(left_out)).await;
     drop(waiting);
     if let Ok(Some(_pass)) = pass {
         began.store(true, Ordering::Relaxed);
