@@ -148,7 +148,9 @@ fn start(config: &Config, sites: Vec<Watched>) -> JoinSet<(usize, Observation)> 
         memory: Memory::new(config.limits.memory),
         ..SharedOptions::default()
     });
-    let in_flight = Arc::new(Semaphore::new(checker::bound_by_files(config.limits.checks_in_flight.min(sites.len()))));
+    let wanted = config.limits.checks_in_flight.min(sites.len());
+    let room = checker::Room::of(checker::open_files(), wanted, config.limits.memory);
+    let in_flight = Arc::new(Semaphore::new(room.checks));
     let mut hosts: HashMap<Box<str>, Arc<Semaphore>> = HashMap::new();
     let mut running = JoinSet::new();
     for (index, Watched { site, check }) in sites.into_iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use super::environment::{Environment, interpolate};
 use super::origins::Origins;
-use super::sites::{Sites, unknown_kind};
+use super::sites::{Known, Sites, unknown_kind};
 use super::sources::{Sources, reason};
 use super::yaml::{List, Reader, Step, Top};
 use super::{Config, Limits, Metrics, Spool, earlier};
@@ -97,13 +97,19 @@ pub struct Outcome {
 
 /// Reads the configuration in this file; without one, what the environment gives.
 pub fn read(file: Option<&Path>, environment: &Environment, purpose: Purpose) -> Outcome {
-    read_with(file, environment, purpose, &[])
+    read_with(file, environment, purpose, &[], Arc::default())
 }
 
-/// See [`read`]; with sites for these URLs behind those of the file.
-pub fn read_with(file: Option<&Path>, environment: &Environment, purpose: Purpose, urls: &[String]) -> Outcome {
+/// See [`read`]; with sites for these URLs behind those of the file, and with what was known before of sites.
+pub fn read_with(
+    file: Option<&Path>,
+    environment: &Environment,
+    purpose: Purpose,
+    urls: &[String],
+    before: Arc<Known>,
+) -> Outcome {
     let sources = Sources::default();
-    let sites = Sites::new(sources.clone(), sources.files());
+    let sites = Sites::new(sources.clone(), sources.files(), before);
     let loader =
         Loader { environment, purpose, sources, faults: Faults::default(), sites, begun: false, converted: None };
     loader.run(file, urls)
@@ -590,6 +596,7 @@ impl Loader<'_> {
                 warnings: faults.iter().map(|fault| super::sources::line(&sources, fault)).collect(),
                 converted: self.converted.take(),
                 spool,
+                known: Arc::new(self.sites.take_known()),
             })
         })();
         Outcome { sources, faults, config: config.filter(|_| !errors), origins: self.sources.origins(), shown }

@@ -18,6 +18,7 @@ mod yaml;
 pub use environment::Environment;
 pub use origins::{FOLDERS_MAX, Origins};
 pub use schema::{reference, schema};
+pub use sites::Known;
 pub use sources::render;
 
 use load::Purpose;
@@ -70,6 +71,8 @@ pub struct Config {
     pub converted: Option<String>,
     /// Where what the bus does not take is kept meanwhile; used only where the bus is not local.
     pub spool: Spool,
+    /// What was read of its sites, for [`load_again`].
+    pub known: Arc<Known>,
 }
 
 /// `metrics`
@@ -144,10 +147,20 @@ pub fn load(source: &Source) -> Result<Config, ConfigError> {
     load_in(source, &Environment::of_process())
 }
 
+/// See [`load`]; what is known from the time before is not read anew.
+pub fn load_again(source: &Source, before: Arc<Known>) -> Result<Config, ConfigError> {
+    load_from(source, &Environment::of_process(), before)
+}
+
 /// See [`load`]; in a given environment.
 pub fn load_in(source: &Source, environment: &Environment) -> Result<Config, ConfigError> {
+    load_from(source, environment, Arc::default())
+}
+
+fn load_from(source: &Source, environment: &Environment, before: Arc<Known>) -> Result<Config, ConfigError> {
     let file = locate(source, environment).ok_or_else(|| nothing_found(environment))?;
-    finish(load::read(Some(&file), environment, Purpose { local: source.local, sites: true, strict: false }))
+    let purpose = Purpose { local: source.local, sites: true, strict: false };
+    finish(load::read_with(Some(&file), environment, purpose, &[], before))
 }
 
 /// A configuration whose sites are these URLs, with what the file says otherwise, its `defaults` included;
@@ -161,7 +174,7 @@ pub fn sites_of_urls(source: &Source, urls: &[String]) -> Result<Config, ConfigE
 pub fn sites_of_urls_in(source: &Source, urls: &[String], environment: &Environment) -> Result<Config, ConfigError> {
     let file = locate(source, environment);
     let purpose = Purpose { local: source.local, sites: false, strict: false };
-    finish(load::read_with(file.as_deref(), environment, purpose, urls))
+    finish(load::read_with(file.as_deref(), environment, purpose, urls, Arc::default()))
 }
 
 /// All that is wrong with a file, and all that deserves a word: what [`render`] makes lines of. The list of

@@ -5,7 +5,7 @@
 //! merged; sites that differ only in what the check does not see (labels, interval) share the check.
 
 use super::Watched;
-use super::sources::Sources;
+use super::sources::{ReadFile, Sources};
 use sitemon_model::site::{PluginChoice, valid_name};
 use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, nearest};
 use sitemon_model::unit::show_duration;
@@ -47,16 +47,26 @@ pub struct Sites {
     names: HashMap<Arc<str>, Place>,
     specs: HashMap<u128, Shared>,
     checks: HashMap<u128, SharedCheck>,
+    /// What was read before of sites like these.
+    before: Arc<Known>,
+    /// A hash of the defaults: sites with equal keys are alike only under the same.
+    under: u128,
     told: HashSet<(Place, u64)>,
     repeated: usize,
     buffer: Vec<u8>,
 }
 
+/// What was read of the sites of a configuration, so that the next one reads only what is new.
+#[derive(Debug, Default)]
+pub struct Known(HashMap<u128, Shared>);
+
 /// What sites with equal keys have in common.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Shared {
     spec: Arc<Spec>,
     check: Arc<dyn Check>,
+    /// The files that it names.
+    files: Arc<[ReadFile]>,
     /// Whether reading it gave a warning, which is to be repeated for the next site like it.
     warned: bool,
 }
@@ -66,13 +76,13 @@ struct Shared {
 struct SharedCheck {
     check: Arc<dyn Check>,
     known: Vec<&'static str>,
-    /// The hash of the contents of the files that it names.
-    files: u128,
+    /// The files that it names.
+    files: Arc<[ReadFile]>,
 }
 
 impl Sites {
-    /// No sites yet. `files` reads the files that they name.
-    pub fn new(sources: Sources, files: Files) -> Self {
+    /// No sites yet. `files` reads the files that they name; `before` is what was known of those before them.
+    pub fn new(sources: Sources, files: Files, before: Arc<Known>) -> Self {
         Self {
             list: Vec::new(),
             faults: Faults::default(),
@@ -83,6 +93,8 @@ impl Sites {
             names: HashMap::new(),
             specs: HashMap::new(),
             checks: HashMap::new(),
+            before,
+            under: 0,
             told: HashSet::new(),
             repeated: 0,
             buffer: Vec::new(),
@@ -106,6 +118,9 @@ impl Sites {
         let usable = !faults.any_errors();
         self.tell(faults);
         if usable && matches!(defaults.value, Value::Map(_)) {
+            self.buffer.clear();
+            self.encode(&defaults);
+            self.under = xxh3_128(&self.buffer);
             self.defaults = Some(defaults);
         }
     }
@@ -148,8 +163,9 @@ impl Sites {
         let secure = url.as_deref().map(is_secure);
 
         let key = self.hash(node, secure);
-        let shared = match self.specs.get(&key) {
-            Some(shared) if !shared.warned || self.repeated > REPEATED_WARNINGS_MAX => Some(shared.clone()),
+        let known = self.specs.get(&key).cloned().or_else(|| self.known(key));
+        let shared = match known {
+            Some(shared) if !shared.warned || self.repeated > REPEATED_WARNINGS_MAX => Some(shared),
             _ => {
                 let merged = self.defaults.as_ref().map(|defaults| merge(defaults, node, false));
                 let before = faults.0.len();
@@ -163,6 +179,20 @@ impl Sites {
         }?;
         let Shared { spec, check, .. } = shared;
         Some(Watched { site: Site { name: name?, url: url?, spec }, check })
+    }
+
+    /// What was read before under the same key, if it is still true.
+    fn known(&mut self, key: u128) -> Option<Shared> {
+        let shared = self.before.0.get(&key)?;
+        let same = !shared.warned && self.sources.hold_the_same(&shared.files);
+        let shared = same.then(|| shared.clone())?;
+        self.specs.insert(key, shared.clone());
+        Some(shared)
+    }
+
+    /// What is known of the sites that were read.
+    pub fn take_known(&mut self) -> Known {
+        Known(std::mem::take(&mut self.specs))
     }
 
     fn url(node: &Node, path: &dyn Fn() -> String, faults: &mut Faults) -> Option<Arc<str>> {
@@ -226,6 +256,7 @@ impl Sites {
     fn hash(&mut self, node: &Node, secure: Option<bool>) -> u128 {
         self.buffer.clear();
         self.buffer.push(secure.map_or(2, u8::from));
+        self.buffer.extend(self.under.to_le_bytes());
         if let Value::Map(entries) = &node.value {
             for (key, node) in entries {
                 if !matches!(&*key.name, "name" | "url") {
@@ -299,8 +330,8 @@ impl Sites {
             options,
             digest: 0,
         };
-        spec.digest = digest(&spec, files);
-        Some(Shared { spec: Arc::new(spec), check, warned: false })
+        spec.digest = digest(&spec, &files);
+        Some(Shared { spec: Arc::new(spec), check, files, warned: false })
     }
 
     /// The check that the kind makes of its own keys, or the one that it made of equal ones before.
@@ -339,13 +370,13 @@ impl Sites {
             files: self.files.clone(),
         };
         let (told, known) = (faults.0.len(), fields.known().len());
-        self.sources.forget_read();
+        self.sources.take_read();
         let check = (kind.parse)(fields, &common, faults);
         if check.is_none() && faults.0[told..].iter().all(|fault| fault.warning) {
             faults.error(fields.place(), fields.path(), format!("the kind `{}` made no check of it", kind.name));
         }
         let shared =
-            SharedCheck { check: check?, known: fields.known()[known..].to_vec(), files: self.sources.read_digest() };
+            SharedCheck { check: check?, known: fields.known()[known..].to_vec(), files: self.sources.take_read() };
         if faults.0.len() == told {
             self.checks.insert(key, shared.clone());
         }
@@ -519,7 +550,7 @@ fn encode(node: &Node, sources: &Sources, buffer: &mut Vec<u8>) {
         Value::Scalar { text, quoted } => {
             // The folder counts because a text may be a relative path.
             buffer.push(u8::from(*quoted) | u8::from(node.secret) << 1);
-            buffer.extend(sources.folder_number(node.place.source).to_le_bytes());
+            buffer.extend(sources.folder_hash(node.place.source).to_le_bytes());
             encode_text(text, buffer);
         }
         Value::List(items) => {
@@ -541,7 +572,7 @@ fn encode(node: &Node, sources: &Sources, buffer: &mut Vec<u8>) {
 }
 
 /// A number that is equal for two sites only where they are watched alike, from one load to the next.
-fn digest(spec: &Spec, files: u128) -> u128 {
+fn digest(spec: &Spec, files: &[ReadFile]) -> u128 {
     let Spec { kind, enabled, interval, jitter, timeout, labels, plugins, options, digest: _ } = spec;
     let plugins: Vec<serde_json::Value> =
         plugins.iter().map(|choice| serde_json::json!([&*choice.name, choice.options])).collect();
@@ -554,7 +585,7 @@ fn digest(spec: &Spec, files: u128) -> u128 {
         labels,
         plugins,
         options,
-        files.to_string(),
+        files.iter().map(|file| file.hash.to_string()).collect::<Vec<_>>(),
     ]);
     xxh3_128(canonical(&value).as_bytes())
 }

@@ -7,7 +7,7 @@ use sitemon_probe::Files;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// Bytes of a file that is named in a configuration (a body, certificates, a secret).
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -20,12 +20,19 @@ pub struct Sources(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     list: Vec<Origin>,
-    folders: HashMap<PathBuf, u32>,
     contents: HashMap<PathBuf, Content>,
     /// What counts for whoever watches it, as it was when it was read.
     origins: Origins,
-    /// The hashes of what was read since this was last emptied.
-    read: Vec<u8>,
+    /// What was read since this was last emptied.
+    read: Vec<ReadFile>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadFile {
+    path: PathBuf,
+    /// Of what it held.
+    pub hash: u128,
 }
 
 /// What a file holds and the hash of it, or why it cannot be read.
@@ -37,8 +44,8 @@ struct Origin {
     name: String,
     /// What a relative path in it is relative to.
     folder: PathBuf,
-    /// The same as a number.
-    folder_number: u32,
+    /// A hash of it.
+    folder_hash: u64,
 }
 
 impl Sources {
@@ -50,9 +57,8 @@ impl Sources {
     /// Adds something that is no file.
     pub fn add(&self, name: String, folder: PathBuf) -> u32 {
         let mut inner = self.lock();
-        let next = inner.folders.len() as u32;
-        let folder_number = *inner.folders.entry(folder.clone()).or_insert(next);
-        inner.list.push(Origin { name, folder, folder_number });
+        let folder_hash = xxh3_64(folder.as_os_str().as_encoded_bytes());
+        inner.list.push(Origin { name, folder, folder_hash });
         inner.list.len() as u32 - 1
     }
 
@@ -72,9 +78,9 @@ impl Sources {
         self.lock().list.get(source as usize).map(|origin| origin.folder.clone()).unwrap_or_default()
     }
 
-    /// A number for the folder of a source: equal where the folders are.
-    pub fn folder_number(&self, source: u32) -> u32 {
-        self.lock().list.get(source as usize).map_or(u32::MAX, |origin| origin.folder_number)
+    /// A hash of the folder of a source.
+    pub fn folder_hash(&self, source: u32) -> u64 {
+        self.lock().list.get(source as usize).map_or(0, |origin| origin.folder_hash)
     }
 
     /// Notes that a file's content counts, before it is read.
@@ -98,28 +104,33 @@ impl Sources {
         Files::new(move |place, path| sources.read(place, path))
     }
 
-    /// Begins a new [`Self::read_digest`].
-    pub fn forget_read(&self) {
-        self.lock().read.clear();
+    /// The files that were read since this was last asked.
+    pub fn take_read(&self) -> Arc<[ReadFile]> {
+        std::mem::take(&mut self.lock().read).into()
     }
 
-    /// A hash of the contents of all files that were read since it was begun.
-    pub fn read_digest(&self) -> u128 {
-        xxh3_128(&self.lock().read)
+    /// Whether files hold what they held when they were read.
+    pub fn hold_the_same(&self, files: &[ReadFile]) -> bool {
+        files.iter().all(|file| matches!(self.content(file.path.clone()), Ok((_, hash)) if hash == file.hash))
     }
 
     fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
         let path = self.folder(place.source).join(path);
+        let (content, hash) = self.content(path.clone())?;
+        self.lock().read.push(ReadFile { path, hash });
+        Ok(content)
+    }
+
+    /// Reads a file, once.
+    fn content(&self, path: PathBuf) -> Content {
         let mut inner = self.lock();
         inner.origins.file(&path);
-        let content = inner.contents.entry(path.clone()).or_insert_with(|| {
-            let content = read_bounded(&path)?;
+        let read = |path: &PathBuf| {
+            let content = read_bounded(path)?;
             let hash = xxh3_128(&content);
             Ok((content.into(), hash))
-        });
-        let (content, hash) = content.clone()?;
-        inner.read.extend(hash.to_le_bytes());
-        Ok(content)
+        };
+        inner.contents.entry(path).or_insert_with_key(read).clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

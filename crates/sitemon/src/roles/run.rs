@@ -100,6 +100,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         network: config.network.clone(),
         bus: bus.clone(),
         telemetry: telemetry.clone(),
+        sites: config.sites.len(),
         keep_latest: config.metrics.is_some(),
         tell_first: config.sites.len() <= TELL_FIRST,
     })
@@ -134,9 +135,10 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
             }
         }
         // Asked to read the configuration again.
-        let again = source.clone();
-        match tokio::task::spawn_blocking(move || config::load(&again)).await {
+        let (again, known) = (source.clone(), config.known.clone());
+        match tokio::task::spawn_blocking(move || config::load_again(&again, known)).await {
             Ok(Ok(mut new)) => {
+                config.known = new.known.clone();
                 if let Some(files) = &mut files {
                     files.follow(std::mem::take(&mut new.origins));
                 }

@@ -29,6 +29,10 @@ const COMMANDS: usize = 64;
 const RESERVED_FILES: u64 = 64;
 /// Open files of one check at most, as a rule: two questions for the name, two attempts to connect.
 const FILES_PER_CHECK: u64 = 3;
+/// One in so many open files may be an idle connection (`connection: reuse`).
+const FILES_PER_IDLE: u64 = 8;
+/// Bytes that an idle connection holds, with TLS and HTTP/2. All together hold no more than running checks may.
+const IDLE_BYTES: u64 = 64 << 10;
 
 /// What a checker needs from outside.
 pub struct Options {
@@ -42,6 +46,8 @@ pub struct Options {
     pub bus: Arc<dyn Bus>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
+    /// How many sites there are at the start; for a word where there are more than can be checked at a time.
+    pub sites: usize,
     /// Whether the last observation of each site is kept for `probe_*`.
     pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
@@ -66,13 +72,17 @@ struct Running {
 impl Checker {
     /// Starts the lanes, without sites.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let in_flight = bound_by_files(options.limits.checks_in_flight);
-        let gates = Gates::new(in_flight, options.limits.checks_in_flight_per_host);
-        let memory = Memory::new(options.limits.memory);
+        let Limits { checks_in_flight, checks_in_flight_per_host, memory } = options.limits;
+        let room = Room::of(open_files(), checks_in_flight, memory);
+        room.tell(checks_in_flight, options.sites);
+        let gates = Gates::new(room.checks, checks_in_flight_per_host);
+        let memory = Memory::new(memory);
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         // The memory bound, roots and known chains are one for all lanes; resolvers and idle connections are each
         // lane's own.
-        let shared = SharedOptions { policy: options.network.clone(), memory, ..SharedOptions::default() };
+        let idle_connections_max = room.idle.div_ceil(count);
+        let policy = options.network.clone();
+        let shared = SharedOptions { policy, memory, idle_connections_max, ..SharedOptions::default() };
         let certificates = shared.certificates.clone();
         let lanes = (0..count)
             .map(|index| start_lane(index, &options, &gates, shared.clone()))
@@ -250,8 +260,8 @@ async fn pass_on(job: Job, lanes: &[mpsc::Sender<Command>]) {
     let _ = lanes[lane_of(&job.site, lanes.len())].send(Command::Job(job)).await;
 }
 
-/// Raises the soft limit of open files to the hard one; the checks in flight that fit.
-pub fn bound_by_files(wanted: usize) -> usize {
+/// Raises the soft limit of open files to the hard one; the limit, where there is one.
+pub fn open_files() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() && limit.current.is_some() {
@@ -260,15 +270,60 @@ pub fn bound_by_files(wanted: usize) -> usize {
             tracing::debug!("the limit of open files stays at {:?}: {error}", limit.current);
         }
     }
-    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
-    let room = (files.saturating_sub(RESERVED_FILES) / FILES_PER_CHECK).max(1);
-    let bounded = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
-    if bounded < wanted {
-        tracing::info!(
-            files,
-            bounded,
-            "{files} open files leave room for {bounded} checks in flight, not {wanted} (raise `ulimit -n` for more)"
-        );
+    getrlimit(Resource::Nofile).current
+}
+
+/// What the open files leave room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    files: Option<u64>,
+    /// Checks in flight.
+    pub checks: usize,
+    /// Idle connections.
+    pub idle: usize,
+}
+
+impl Room {
+    /// With so many open files, for as many checks in flight as wanted, and for as many idle connections.
+    pub fn of(files: Option<u64>, checks: usize, memory: u64) -> Self {
+        let at_most = |count: u64, most: usize| most.min(usize::try_from(count.max(1)).unwrap_or(usize::MAX));
+        let idle = at_most(memory / IDLE_BYTES, checks);
+        let Some(limit) = files else { return Self { files, checks, idle } };
+        let idle = at_most(limit / FILES_PER_IDLE, idle);
+        let left = limit.saturating_sub(RESERVED_FILES + idle as u64);
+        Self { files, checks: at_most(left / FILES_PER_CHECK, checks), idle }
     }
-    bounded
+
+    /// Says so where there are sites that could not all be checked at a time for want of files.
+    fn tell(&self, wanted: usize, sites: usize) {
+        let Self { files: Some(files), checks, .. } = *self else { return };
+        if checks < wanted.min(sites) {
+            tracing::warn!(
+                files,
+                checks,
+                "{files} open files leave room for {checks} of {sites} sites to be checked at a time; others wait \
+                 (raise `ulimit -n`)"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_checks_and_idle_connections() {
+        let check = |files, checks, memory, expected: (usize, usize)| {
+            let room = Room::of(files, checks, memory);
+            assert_eq!((room.checks, room.idle), expected, "{files:?}");
+        };
+        check(None, 10_000, 64 << 20, (10_000, 1024));
+        check(Some(1 << 20), 10_000, 64 << 20, (10_000, 1024));
+        check(Some(20_000), 10_000, 64 << 20, (6_304, 1024));
+        check(Some(1024), 10_000, 64 << 20, (277, 128));
+        check(Some(256), 10_000, 64 << 20, (53, 32));
+        check(Some(256), 20, 1 << 20, (20, 16));
+        check(Some(10), 10_000, 64 << 20, (1, 1));
+    }
 }
