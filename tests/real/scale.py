@@ -31,7 +31,9 @@ def run(folder, count=100_000, watched=200, load_seconds=20):
 
         def site(number):
             url = f"http://s{number}.{nginx.domain}:{nginx.http}{page}"
-            return {"name": f"s{number}", "url": url, "interval": 1 if number < watched else 1000}
+            # Nearly all look for a text of their own, so that none is read for another.
+            expect = {"body": {"absent": [rf"no. {number} of \d+"]}} if number >= watched else {}
+            return {"name": f"s{number}", "url": url, "interval": 1 if number < watched else 1000, "expect": expect}
 
         sites = [site(number) for number in range(count)]
         keys = {
@@ -49,9 +51,9 @@ def run(folder, count=100_000, watched=200, load_seconds=20):
             started = (watching.ready_us - watching.started_us) / MICRO
             memory = watching.resident_bytes()
             time.sleep(5)
-            # One site of the slow ones moves to the fast ones.
-            moved = sites[-1]["name"]
-            sites[-1]["interval"] = 1
+            # One site of the slow ones becomes a very fast one: its next slot tells when the change is in force.
+            moved, moved_us = sites[-1]["name"], MICRO // 10
+            sites[-1].update(interval=0.1, timeout=0.1)
             fresh = write_config(folder / "fresh.json", sites, **keys)
             fresh.replace(config)
             reloaded_us = now_us()
@@ -70,21 +72,21 @@ def run(folder, count=100_000, watched=200, load_seconds=20):
             assert line["verdict"] == "up", line
             lag = micros(line["started_at"]) - slot
             (around if reloaded_us <= slot < reloaded_us + 4 * MICRO else quiet).append(lag / 1000)
-    first = min(slot for slot, line in stored[moved].items() if line["interval_us"] == MICRO)
+    first = min(slot for slot, line in stored[moved].items() if line["interval_us"] == moved_us)
     in_force = (first - reloaded_us) / MICRO
-    due = slots(moved, MICRO, first, stopped_us)
+    due = slots(moved, moved_us, first, stopped_us)
     assert set(due) <= set(stored[moved]), f"{moved}: slots without observation after the reload"
     print(
         f"{count} sites, {config.stat().st_size / 1e6:.0f} MB: config check {checked:.2f} s, ready after {started:.2f} s,"
     )
     print(
-        f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s (its own slots lie 1 s apart)"
+        f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s"
     )
     print(
         f"  lag ms p99: {quantile(quiet, 0.99):.3f}, in the 4 s after the reload {quantile(around, 0.99):.3f}, most {max(around):.3f}"
     )
     assert checked <= load_seconds
-    # In force within 1 s, and then the site's next slot comes within another.
-    assert in_force <= 2.0, f"the reload was in force after {in_force:.2f} s"
+    # Half a second more than promised, for a machine that is busy with other things.
+    assert in_force <= 1.5, f"the reload was in force after {in_force:.2f} s"
     assert quantile(around, 0.99) <= 50, f"a reload made the others {quantile(around, 0.99):.1f} ms late"
     return json.dumps({"checked_s": checked, "ready_s": started})

@@ -5,6 +5,7 @@ import clock
 import damage
 import earlier
 import hanging
+import hostile
 import naming
 import real_input
 import running
@@ -79,6 +80,14 @@ def test_a_c_library_that_hangs_delays_no_others():
 
 def test_sites_that_hang_delay_no_others(folder):
     hanging.run(folder)
+
+
+def test_hostile_sites_cost_bounded_memory(folder):
+    hostile.memory(folder)
+
+
+def test_hostile_sites_of_all_kinds_disturb_no_others(folder):
+    hostile.neighbours(folder)
 
 
 def test_a_hundred_thousand_sites_load_and_a_reload_disturbs_none(folder):
