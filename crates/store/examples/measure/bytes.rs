@@ -118,7 +118,7 @@ fn given(source: &Observation, site: &Arc<str>, location: &Arc<str>, slot: Times
     observation
 }
 
-/// Bytes of each table, and of all, as SQLite counts its pages.
+/// Bytes of each table, and of all, as `SQLite` counts its pages.
 fn tables(file: &Path) -> rusqlite::Result<Value> {
     let connection = rusqlite::Connection::open(file)?;
     let mut statement = connection.prepare("SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC")?;

@@ -81,7 +81,7 @@ impl Filling<'_> {
         plain: bool,
     ) -> Result<(), Box<dyn Error>> {
         let location: Arc<str> = "default".into();
-        for round in from.div_euclid(interval)..to.div_euclid(interval) + 1 {
+        for round in from.div_euclid(interval)..=to.div_euclid(interval) {
             for (number, site) in (0..).zip(names) {
                 let slot = Timestamp(round * interval + number * interval / names.len() as i64);
                 if slot.0 < from || slot.0 >= to {

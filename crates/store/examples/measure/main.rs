@@ -1,4 +1,4 @@
-//! Measures the default store beside plain rows in SQLite: what appending and packing cost, the bytes that a check
+//! Measures the default store beside plain rows in `SQLite`: what appending and packing cost, the bytes that a check
 //! takes, and the history that `status` and `stats` are timed on. Prints a line of JSON; `make bench` makes a table.
 
 mod append;
