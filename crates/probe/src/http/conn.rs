@@ -1,5 +1,6 @@
 //! A connection, plain or secured, and reading from it without holding a buffer while waiting.
 
+use crate::http::socket::Stream;
 use crate::http::tls;
 use crate::shared::Buffers;
 use rustix::io::Errno;
@@ -8,21 +9,27 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// A connection to a site or a proxy.
 #[derive(Debug)]
 pub(crate) enum Conn {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Conn {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &Stream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn tcp_mut(&mut self) -> &mut Stream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
         }
     }
 
@@ -73,7 +80,7 @@ impl Conn {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         // Only where there is much to send does an answer come before its end.
-                        return match self.tcp().poll_read_ready(cx) {
+                        return match self.tcp_mut().poll_read_ready(cx) {
                             Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
                             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                             Poll::Pending => Poll::Pending,
@@ -91,7 +98,7 @@ impl Conn {
 
     pub(crate) fn set_nodelay(&self) {
         // Without it the last part of a body waits for an acknowledgement; never an error of the check.
-        let _ = self.tcp().set_nodelay(true);
+        let _ = self.tcp().set_nodelay();
     }
 }
 

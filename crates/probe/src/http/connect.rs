@@ -3,19 +3,17 @@
 
 use crate::http::dns::{Family, Outcome};
 use crate::http::resolve::{Lookup, Names};
+use crate::http::socket::Stream;
 use crate::http::timeline::Trace;
 use crate::policy::Policy;
 use rustix::io::Errno;
 use sitemon_model::{Attempt, Cause, Code};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 /// RFC 8305, 5: how long an attempt is waited for before the next one begins beside it.
@@ -107,18 +105,33 @@ pub(crate) struct Dial<'a> {
     pub(crate) policy: Option<&'a Policy>,
 }
 
+/// Addresses that wait for their turn.
+type Addresses = SmallVec<[SocketAddr; 4]>;
+
 struct Active {
     address: SocketAddr,
     began: u64,
     until: Instant,
-    future: Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>,
+    /// Taken when it has ended.
+    stream: Option<io::Result<Stream>>,
+}
+
+impl Active {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        if let Some(Ok(stream)) = &mut self.stream
+            && let Err(error) = ready!(stream.poll_connected(cx))
+        {
+            return Poll::Ready(Err(error));
+        }
+        self.stream.take().map_or(Poll::Pending, Poll::Ready)
+    }
 }
 
 /// Dials; the phase `connect` begins with the first attempt and is left under way on success. Where all
 /// addresses are refused nothing is dialled and the phase is not reached.
-pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<TcpStream, Cause> {
+pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<Stream, Cause> {
     let mut refused: Option<(IpAddr, Box<str>)> = None;
-    let mut waiting = VecDeque::new();
+    let mut waiting = Addresses::new();
     let mut last = Family::V4;
     admit(&mut waiting, dial.addresses, &dial, last, &mut refused);
     if waiting.is_empty() && dial.more.is_none() {
@@ -135,7 +148,8 @@ pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<TcpStr
     loop {
         // Begin the next attempt where none is under way, or the last one has had its time.
         let due = active.is_empty() || next_at.is_some_and(|at| Instant::now() >= at);
-        if due && let Some(address) = waiting.pop_front() {
+        if due && !waiting.is_empty() {
+            let address = waiting.remove(0);
             if !began {
                 began = true;
                 trace.enter(sitemon_model::Phase::Connect);
@@ -145,12 +159,8 @@ pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<TcpStr
             let now = Instant::now();
             trace.current().address = Some(address);
             trace.dialling.push((address, start));
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-            let future: Pin<Box<dyn Future<Output = _> + Send>> = match socket {
-                Ok(socket) => Box::pin(socket.connect(address)),
-                Err(error) => Box::pin(std::future::ready(Err(error))),
-            };
-            active.push(Active { address, began: start, until: now + dial.timeout, future });
+            let stream = Some(Stream::connect(address));
+            active.push(Active { address, began: start, until: now + dial.timeout, stream });
             next_at = Some(now + ATTEMPT_DELAY);
         }
         if active.is_empty() && waiting.is_empty() && dial.more.is_none() {
@@ -164,7 +174,7 @@ pub(crate) async fn dial(mut dial: Dial<'_>, trace: &mut Trace) -> Result<TcpStr
         let ended = {
             let race = std::future::poll_fn(|cx| {
                 for (index, attempt) in active.iter_mut().enumerate() {
-                    if let Poll::Ready(result) = attempt.future.as_mut().poll(cx) {
+                    if let Poll::Ready(result) = attempt.poll(cx) {
                         return Poll::Ready((index, result));
                     }
                 }
@@ -286,30 +296,27 @@ fn forbidden(refused: Option<(IpAddr, Box<str>)>) -> Cause {
 /// Puts addresses that may be dialled among those that wait, the families taking turns, beginning with the
 /// one that was not dialled last (RFC 8305, 4).
 fn admit(
-    waiting: &mut VecDeque<SocketAddr>,
+    waiting: &mut Addresses,
     addresses: &[IpAddr],
     dial: &Dial<'_>,
     last: Family,
     refused: &mut Option<(IpAddr, Box<str>)>,
 ) {
-    let (mut v6, mut v4) = (VecDeque::new(), VecDeque::new());
-    let fresh = addresses.iter().filter_map(|address| match dial.policy.and_then(|policy| policy.refuses(*address)) {
-        Some(word) => {
-            *refused = Some((*address, word.into()));
-            None
+    for address in addresses {
+        match dial.policy.and_then(|policy| policy.refuses(*address)) {
+            Some(word) => *refused = Some((*address, word.into())),
+            None => waiting.push(SocketAddr::new(*address, dial.port)),
         }
-        None => Some(SocketAddr::new(*address, dial.port)),
-    });
-    for address in std::mem::take(waiting).into_iter().chain(fresh) {
-        if address.is_ipv6() { &mut v6 } else { &mut v4 }.push_back(address);
     }
-    let mut turn = if last == Family::V4 { Family::V6 } else { Family::V4 };
-    while !v6.is_empty() || !v4.is_empty() {
-        let (first, second) = if turn == Family::V6 { (&mut v6, &mut v4) } else { (&mut v4, &mut v6) };
-        if let Some(address) = first.pop_front().or_else(|| second.pop_front()) {
-            waiting.push_back(address);
+    let (v6, v4): (Addresses, Addresses) = waiting.drain(..).partition(SocketAddr::is_ipv6);
+    let (first, second) = if last == Family::V4 { (v6, v4) } else { (v4, v6) };
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let turn = [first.next(), second.next()];
+        if turn == [None, None] {
+            break;
         }
-        turn = if turn == Family::V6 { Family::V4 } else { Family::V6 };
+        waiting.extend(turn.into_iter().flatten());
     }
 }
 
@@ -331,7 +338,7 @@ mod tests {
         let dial = Dial { addresses: &[], port: 80, more: None, timeout: Duration::ZERO, policy: None };
         let addresses: Vec<IpAddr> =
             ["192.0.2.1", "192.0.2.2", "2001:db8::1"].iter().map(|a| a.parse().unwrap()).collect();
-        let mut waiting = VecDeque::new();
+        let mut waiting = Addresses::new();
         admit(&mut waiting, &addresses, &dial, Family::V4, &mut None);
         let order: Vec<String> = waiting.iter().map(ToString::to_string).collect();
         assert_eq!(order, ["[2001:db8::1]:80", "192.0.2.1:80", "192.0.2.2:80"]);

@@ -11,6 +11,7 @@ use crate::http::pool::PoolKey;
 use crate::http::proxy::{self, Target};
 use crate::http::redirect::{self, Cookies, Next};
 use crate::http::resolve::{LibcTurn, Lookup, Question, resolve};
+use crate::http::socket::Stream;
 use crate::http::spec::{HttpChoice, IpChoice, Proxy, ProxyScheme};
 use crate::http::timeline::Trace;
 use crate::http::tls::{self, Chain};
@@ -329,12 +330,7 @@ async fn open(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcT
 }
 
 /// From the name to a connection to the site itself.
-async fn direct(
-    ctx: Context<'_>,
-    run: &mut Run,
-    ask: &Ask<'_>,
-    turn: Option<LibcTurn>,
-) -> Result<tokio::net::TcpStream, Cause> {
+async fn direct(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcTurn>) -> Result<Stream, Cause> {
     let request = &ctx.check.request;
     let connect_to = request.connect_to.as_ref().filter(|_| ask.own);
     let (name, port, literal) = match connect_to {
@@ -395,7 +391,7 @@ async fn through(
     ask: &Ask<'_>,
     proxy: &Proxy,
     turn: Option<LibcTurn>,
-) -> Result<tokio::net::TcpStream, Cause> {
+) -> Result<Stream, Cause> {
     let request = &ctx.check.request;
     let connect_to = request.connect_to.as_ref().filter(|_| ask.own);
     let (name, port) = match connect_to {

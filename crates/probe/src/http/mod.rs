@@ -7,6 +7,7 @@ mod dns;
 mod resolve;
 
 mod connect;
+mod socket;
 
 mod proxy;
 

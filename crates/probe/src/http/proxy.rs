@@ -3,6 +3,7 @@
 
 use crate::http::conn::cause_in;
 use crate::http::h1;
+use crate::http::socket::Stream;
 use crate::http::spec::Proxy;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +11,6 @@ use sitemon_model::{Cause, Code, Phase};
 use std::io;
 use std::net::IpAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Bytes of a proxy's answer to CONNECT.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -29,7 +29,7 @@ pub(crate) fn authorization(proxy: &Proxy) -> Option<String> {
 }
 
 /// Asks an HTTP proxy for a tunnel (RFC 9110, 9.3.6).
-pub(crate) async fn connect(stream: &mut TcpStream, proxy: &Proxy, authority: &str) -> Result<(), Cause> {
+pub(crate) async fn connect(stream: &mut Stream, proxy: &Proxy, authority: &str) -> Result<(), Cause> {
     let mut request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n");
     if let Some(value) = authorization(proxy) {
         request.extend(["proxy-authorization: ", &value, "\r\n"]);
@@ -74,7 +74,7 @@ pub(crate) fn authentication() -> Cause {
 }
 
 /// Asks a SOCKS5 proxy for a connection (RFC 1928, RFC 1929).
-pub(crate) async fn socks5(stream: &mut TcpStream, proxy: &Proxy, target: Target<'_>, port: u16) -> Result<(), Cause> {
+pub(crate) async fn socks5(stream: &mut Stream, proxy: &Proxy, target: Target<'_>, port: u16) -> Result<(), Cause> {
     let hello: &[u8] = if proxy.credentials.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     stream.write_all(hello).await.map_err(|error| broken(&error))?;
     let mut choice = [0; 2];
