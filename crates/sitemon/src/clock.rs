@@ -57,6 +57,10 @@ mod exact {
     use std::os::fd::OwnedFd;
     use tokio::io::unix::AsyncFd;
 
+    /// So much later it rings: the instant of a slot, computed from several clocks, is a microsecond earlier or
+    /// later each time, for which it is not set anew.
+    const SLACK_US: u64 = 2;
+
     /// Rings once at an instant of the monotonic clock: a timerfd.
     #[derive(Debug)]
     pub struct Alarm {
@@ -74,11 +78,11 @@ mod exact {
 
         /// Sets it to an instant, in microseconds of the monotonic clock; one that has passed rings at once.
         pub fn set(&mut self, at: u64) -> io::Result<()> {
-            // An instant of 0 would switch the timer off.
-            let at = at.max(1);
-            if self.set_to == at {
+            if self.set_to > 0 && (at..=at + 2 * SLACK_US).contains(&self.set_to) {
                 return Ok(());
             }
+            // Also because an instant of 0 would switch the timer off.
+            let at = at + SLACK_US;
             let value =
                 Timespec { tv_sec: (at / 1_000_000).cast_signed(), tv_nsec: (at % 1_000_000 * 1_000).cast_signed() };
             let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };

@@ -203,7 +203,7 @@ mod tests {
     fn it_is_bounded() {
         let exchange = Exchange {
             headers: (0..1000).map(|n| (format!("x-{n}").into(), vec![0xff; 5000].into())).collect(),
-            seen: Some(Seen { start: "ö".repeat(20_000).into(), ..Seen::default() }),
+            seen: Some(Seen { start: "ö".repeat(20_000), ..Seen::default() }),
             chain: vec!["CN=long".repeat(10_000).into(); 10],
             ..Exchange::default()
         };

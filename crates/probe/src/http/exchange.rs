@@ -204,7 +204,8 @@ pub(crate) async fn run(ctx: Context<'_>, run: &mut Run, mut turn: Option<LibcTu
     let request = &ctx.check.request;
     let start = Url::parse(&ctx.site.url)
         .map_err(|error| Cause::new(Code::OwnFailure, format!("the site's URL cannot be read: {error}")))?;
-    let mut url = start.clone();
+    // Where a redirect led to.
+    let mut moved: Option<Url> = None;
     let mut method = request.method.clone();
     let mut with_body = true;
     let mut cookies = Cookies::default();
@@ -213,20 +214,21 @@ pub(crate) async fn run(ctx: Context<'_>, run: &mut Run, mut turn: Option<LibcTu
         if followed > 0 || run.trace.hops.is_empty() {
             run.trace.hop(text, method.clone());
         }
-        let own = followed == 0 || redirect::same_origin(&url, &start);
+        let url = moved.as_ref().unwrap_or(&start);
+        let own = followed == 0 || redirect::same_origin(url, &start);
         let ask = Ask {
-            url: &url,
+            url,
             method: &method,
             own,
             body: if own && with_body { &request.body } else { &[] },
-            cookies: cookies.header(&url),
+            cookies: cookies.header(url),
             follow: request.redirects > 0,
         };
         let (status, location) = match hop(ctx, run, &ask, turn.take()).await? {
             Landed::Here => return Ok(()),
             Landed::Redirect { status, location, cookies: set } => {
                 for header in &set {
-                    cookies.set(&url, header);
+                    cookies.set(url, header);
                 }
                 (status, location)
             }
@@ -235,9 +237,10 @@ pub(crate) async fn run(ctx: Context<'_>, run: &mut Run, mut turn: Option<LibcTu
             let message = format!("more than {} redirects", request.redirects);
             return Err(Cause::new(Code::HttpRedirectLimit, message));
         }
-        let next = redirect::next(&url, &method, with_body, status, &location)?;
-        Next { url, method, with_body } = next;
-        text = url.as_str().into();
+        let next = redirect::next(url, &method, with_body, status, &location)?;
+        text = next.url.as_str().into();
+        Next { method, with_body, .. } = next;
+        moved = Some(next.url);
     }
     Ok(())
 }
@@ -819,14 +822,10 @@ fn each_header(ctx: Context<'_>, ask: &Ask<'_>, mut emit: impl FnMut(&str, &str)
     }
 }
 
-/// The authority that the request names: configured, or the URL's.
-fn authority<'a>(ctx: Context<'a>, ask: &'a Ask<'_>) -> std::borrow::Cow<'a, str> {
+/// The authority that the request names: configured, or the URL's host, and its port where that is not the scheme's.
+fn authority<'a>(ctx: Context<'a>, ask: &'a Ask<'_>) -> &'a str {
     let configured = ctx.check.request.headers.iter().find(|header| ask.own && &*header.name == "host");
-    match (configured, ask.url.port()) {
-        (Some(header), _) => (&*header.value).into(),
-        (None, None) => ask.url.host_str().unwrap_or_default().into(),
-        (None, Some(port)) => format!("{}:{port}", ask.url.host_str().unwrap_or_default()).into(),
-    }
+    configured.map_or(&ask.url[Position::BeforeHost..Position::AfterPort], |header| &*header.value)
 }
 
 fn request_http1(ctx: Context<'_>, ask: &Ask<'_>) -> Vec<u8> {
@@ -837,7 +836,7 @@ fn request_http1(ctx: Context<'_>, ask: &Ask<'_>) -> Vec<u8> {
         Some(_) => &ask.url[..Position::AfterQuery],
         None => &ask.url[Position::BeforePath..Position::AfterQuery],
     };
-    add(&[ask.method, " ", target, " HTTP/1.1\r\nhost: ", &authority(ctx, ask), "\r\n"]);
+    add(&[ask.method, " ", target, " HTTP/1.1\r\nhost: ", authority(ctx, ask), "\r\n"]);
     each_header(ctx, ask, |name, value| add(&[name, ": ", value, "\r\n"]));
     if let Some(value) = proxy.and_then(proxy::authorization) {
         add(&["proxy-authorization: ", &value, "\r\n"]);
@@ -850,7 +849,7 @@ fn request_http1(ctx: Context<'_>, ask: &Ask<'_>) -> Vec<u8> {
 fn request_http2(ctx: Context<'_>, ask: &Ask<'_>) -> Result<http::Request<()>, http::Error> {
     let uri = http::Uri::builder()
         .scheme(ask.url.scheme())
-        .authority(&*authority(ctx, ask))
+        .authority(authority(ctx, ask))
         .path_and_query(&ask.url[Position::BeforePath..Position::AfterQuery])
         .build()?;
     let mut builder = http::Request::builder().method(&**ask.method).uri(uri).version(http::Version::HTTP_2);

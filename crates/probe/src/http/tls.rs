@@ -577,29 +577,4 @@ fn escaped(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_a_certificate_are_told_plainly() {
-        let expected = ServerName::try_from("good.example").expect("a name");
-        let presented = vec!["DnsName(\"other.example\")".to_owned(), "IpAddress(127.0.0.1)".to_owned()];
-        let cause = cause_of_certificate(&CertificateError::NotValidForNameContext { expected, presented });
-        assert_eq!(cause.code, Code::TlsNameMismatch);
-        assert_eq!(&*cause.message, "the certificate is for other.example, 127.0.0.1, not for good.example");
-    }
-
-    #[test]
-    fn names_are_escaped() {
-        assert_eq!(escaped("Example, Inc."), "Example\\, Inc.");
-        assert_eq!(escaped(" # "), "\\ #\\ ");
-        assert_eq!(escaped("#a"), "\\#a");
-    }
-
-    #[test]
-    fn server_names() {
-        assert!(matches!(server_name("[::1]"), Some(ServerName::IpAddress(_))));
-        assert!(matches!(server_name("a.example."), Some(ServerName::DnsName(_))));
-        assert!(server_name("a b").is_none());
-    }
-}
+mod tests;

@@ -91,7 +91,7 @@ pub struct Seen {
     /// What kept the body from being read: `body.limit`, `body.decode`.
     pub faults: Vec<Cause>,
     /// The first kilobytes of the decoded text, for evidence; [`START_BYTES`] at most.
-    pub start: Box<str>,
+    pub start: String,
     /// Whether the body was received and decoded whole.
     pub complete: bool,
 }
@@ -505,7 +505,12 @@ impl Readers {
         }
         match &mut self.text {
             Text::Unread => {}
-            Text::Held(held) if held.len() + text.len() <= HELD_BYTES => held.push_str(text),
+            Text::Held(held) if held.len() + text.len() <= HELD_BYTES => {
+                if held.is_empty() {
+                    held.reserve(AHEAD_BYTES.max(text.len()));
+                }
+                held.push_str(text);
+            }
             Text::Held(held) => {
                 let held = std::mem::take(held);
                 cut(&held, START_BYTES).clone_into(&mut self.start);
@@ -586,7 +591,7 @@ impl Readers {
             }
         }
         start.truncate(start.floor_char_boundary(START_BYTES));
-        seen.start = start.into_boxed_str();
+        seen.start = start;
     }
 }
 

@@ -20,6 +20,9 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 /// Observations are handed to the bus at least so often.
 const FLUSH_EVERY: Duration = Duration::from_millis(20);
+/// A timer of the runtime's that is always set, and set again so often. One that is earlier than all others wakes
+/// the runtime, even from within, by a write to its own descriptor; the timeouts of a check that runs alone would.
+const PULSE: Duration = Duration::from_secs(1);
 /// Observations are handed to the bus at once when there are so many.
 const FLUSH_AT: usize = 512;
 /// A check that must end by its timeout within this time of the site's next slot is waited for: a site that
@@ -167,8 +170,9 @@ impl Lane {
         };
         let mut alarm = Alarm::new()?;
         let mut due = Vec::new();
-        let mut flush = tokio::time::interval(FLUSH_EVERY);
-        flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pulse = std::pin::pin!(tokio::time::sleep(PULSE));
+        // When what is pending is handed to the bus, in monotonic microseconds.
+        let mut flush_at = None;
         let mut fresh = 0;
         loop {
             let now = clock::now();
@@ -178,14 +182,18 @@ impl Lane {
                 fresh += 1;
             }
             lane.serve(now, &mut due);
-            if fresh >= FLUSH_AT {
+            if fresh >= FLUSH_AT || flush_at.is_some_and(|at| at <= now.mono) {
                 lane.outbox.flush();
-                fresh = 0;
+                (fresh, flush_at) = (0, None);
+            }
+            if flush_at.is_none() && lane.outbox.is_pending() {
+                flush_at = Some(now.mono + time::micros(FLUSH_EVERY));
             }
             if lane.stopping.is_some() && lane.active.is_empty() {
                 break;
             }
             let wake = if lane.behind { now.mono + CROWDED_PAUSE_US } else { lane.plan.next_wake() };
+            let wake = flush_at.map_or(wake, |at| wake.min(at));
             alarm.set(lane.looks.next(now.mono, wake, !lane.active.is_empty()))?;
             tokio::select! {
                 biased;
@@ -200,7 +208,7 @@ impl Lane {
                     fresh += 1;
                 }
                 () = lane.outbox.settle() => {}
-                _ = flush.tick(), if lane.outbox.is_pending() => { lane.outbox.flush(); fresh = 0; }
+                () = &mut pulse => pulse.as_mut().reset(tokio::time::Instant::now() + PULSE),
                 () = until(lane.stopping) => lane.end_what_runs(),
             }
         }
