@@ -1,7 +1,7 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench bench-check bench-schedule bench-store soak campaign
+.PHONY: help run demo test simulate lint bench bench-check bench-schedule bench-store soak campaign
 
 # How long and how large `make soak` is.
 MINUTES ?= 5
@@ -9,6 +9,9 @@ SITES ?= 1000
 # How many kills `make campaign` takes; a SEED that it printed brings the same ones again.
 KILLS ?= 100
 SEED ?=
+
+# How many seeds `make simulate` tries; SIMULATION_SEED=7 is one of them, told in full.
+SEEDS ?= 20000
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -21,6 +24,9 @@ demo: ## watch faulty sites of our own: every verdict, no network needed
 
 test: ## everything that is tested; installs what the tests need and says so
 	@scripts/test
+
+simulate: ## checker, bus, writer and store against seeded faults: make simulate SEEDS=100000
+	@SIMULATION_SEEDS=$(SEEDS) cargo test --locked -p sitemon --test simulation -- --nocapture
 
 lint: ## format, clippy, shellcheck, dependencies, invariants
 	@scripts/lint

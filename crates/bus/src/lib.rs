@@ -6,7 +6,8 @@
 //! begins, and acknowledges up to an offset.
 
 pub mod conformance;
-mod local;
+pub mod faulty;
+pub mod local;
 
 use async_trait::async_trait;
 use sitemon_model::tree::{Faults, Fields};
@@ -147,7 +148,8 @@ pub type Acknowledgement = std::pin::Pin<Box<dyn Future<Output = Result<(), BusE
 /// A member of a group of readers.
 #[async_trait]
 pub trait Reader: Send {
-    /// What happens next. Dropping the future loses nothing.
+    /// What happens next. Dropping the future loses nothing. A batch may come again, whole or in part; after an
+    /// error a reader is of no use, and what it had is for the next one to read.
     async fn next(&mut self) -> Result<Event, BusError>;
 
     /// Where to begin in a partition that was assigned.

@@ -1,11 +1,129 @@
-//! The clocks of the machine, and an alarm that is exact to microseconds.
+//! The clocks that a process lives by, and an alarm.
 //!
 //! The async runtime's timer counts milliseconds, which is too coarse for the start of a check, so each lane
-//! has a timer of the system's own where there is one.
+//! has a timer of the system's own where there is one. A simulation hands in clocks of its own.
 
 use sitemon_model::Timestamp;
 use sitemon_schedule::plan::Now;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// The clocks that a process lives by. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The machine's.
+    #[default]
+    System,
+    /// A simulation's, which runs with the async runtime's time.
+    Simulated(Arc<Simulated>),
+}
+
+impl Clock {
+    /// The time on the wall clock.
+    pub fn wall(&self) -> Timestamp {
+        match self {
+            Self::System => wall(),
+            Self::Simulated(clock) => clock.now().wall,
+        }
+    }
+
+    /// All three clocks, read together.
+    pub fn now(&self) -> Now {
+        match self {
+            Self::System => now(),
+            Self::Simulated(clock) => clock.now(),
+        }
+    }
+
+    /// An alarm that is not set, as exact as there is one. Needs a runtime.
+    pub fn alarm(&self) -> io::Result<Alarm> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::System => Ok(Alarm::Exact(exact::Alarm::new()?)),
+            clock => Ok(Alarm::Coarse(coarse::Alarm::new(clock.clone()))),
+        }
+    }
+}
+
+/// Clocks that run with the async runtime's time, which a simulation lets pass as it likes, and that can be
+/// stepped.
+#[derive(Debug)]
+pub struct Simulated {
+    /// When they were made.
+    made: Instant,
+    /// The monotonic clock then.
+    mono: u64,
+    /// The wall clock less the monotonic one.
+    wall_ahead: AtomicI64,
+    /// The clock that goes on during a suspend, less the monotonic one.
+    boot_ahead: AtomicI64,
+}
+
+impl Simulated {
+    /// Clocks that show this now.
+    pub fn new(now: Now) -> Arc<Self> {
+        let ahead = |clock: i64| AtomicI64::new(clock.saturating_sub_unsigned(now.mono));
+        let (wall_ahead, boot_ahead) = (ahead(now.wall.0), ahead(now.boot.cast_signed()));
+        Arc::new(Self { made: Instant::now(), mono: now.mono, wall_ahead, boot_ahead })
+    }
+
+    /// What they show.
+    pub fn now(&self) -> Now {
+        let mono = self.mono + self.made.elapsed().as_micros() as u64;
+        let ahead = |clock: &AtomicI64| mono.cast_signed().saturating_add(clock.load(Ordering::Relaxed));
+        Now { wall: Timestamp(ahead(&self.wall_ahead)), mono, boot: ahead(&self.boot_ahead).unsigned_abs() }
+    }
+
+    /// Somebody sets the wall clock, forwards or back.
+    pub fn step(&self, by_us: i64) {
+        self.wall_ahead.fetch_add(by_us, Ordering::Relaxed);
+    }
+
+    /// The machine has slept: the monotonic clock stood still meanwhile.
+    pub fn suspend(&self, for_us: u64) {
+        self.step(for_us.cast_signed());
+        self.boot_ahead.fetch_add(for_us.cast_signed(), Ordering::Relaxed);
+    }
+}
+
+/// Rings once at an instant of the monotonic clock.
+#[derive(Debug)]
+pub enum Alarm {
+    /// To the microsecond.
+    #[cfg(target_os = "linux")]
+    Exact(exact::Alarm),
+    /// To the millisecond.
+    Coarse(coarse::Alarm),
+}
+
+impl Alarm {
+    /// Sets it to an instant, in microseconds of the monotonic clock; one that has passed rings at once.
+    pub fn set(&mut self, at: u64) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Exact(alarm) => alarm.set(at),
+            Self::Coarse(alarm) => {
+                alarm.set(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends when it rings. Dropping the future loses nothing.
+    pub async fn ring(&mut self) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Exact(alarm) => alarm.ring().await,
+            Self::Coarse(alarm) => {
+                alarm.ring().await;
+                Ok(())
+            }
+        }
+    }
+}
 
 /// The time on the system's clock.
 pub fn wall() -> Timestamp {
@@ -18,7 +136,7 @@ pub fn wall() -> Timestamp {
 ///
 /// They are read one after another, so a pause in between would look like a step of one of them; then they are
 /// read again.
-pub fn now() -> Now {
+fn now() -> Now {
     let mut before = micros(BOOT);
     loop {
         let (mono, wall, boot) = (micros(MONOTONIC), wall(), micros(BOOT));
@@ -43,13 +161,9 @@ fn micros(clock: rustix::time::ClockId) -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000
 }
 
-#[cfg(not(target_os = "linux"))]
-pub use coarse::Alarm;
+/// A timerfd.
 #[cfg(target_os = "linux")]
-pub use exact::Alarm;
-
-#[cfg(target_os = "linux")]
-mod exact {
+pub mod exact {
     use rustix::time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
     };
@@ -61,7 +175,7 @@ mod exact {
     /// later each time, for which it is not set anew.
     const SLACK_US: u64 = 2;
 
-    /// Rings once at an instant of the monotonic clock: a timerfd.
+    /// Rings at the microsecond.
     #[derive(Debug)]
     pub struct Alarm {
         timer: AsyncFd<OwnedFd>,
@@ -113,35 +227,30 @@ mod exact {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-mod coarse {
-    use super::{MONOTONIC, micros};
-    use std::io;
+/// The async runtime's timer.
+pub mod coarse {
+    use super::{Clock, Duration, Instant};
 
-    /// Rings once at an instant of the monotonic clock, as exactly as the async runtime's timer.
+    /// Rings at the next millisecond.
     #[derive(Debug)]
     pub struct Alarm {
-        at: tokio::time::Instant,
+        clock: Clock,
+        at: Instant,
     }
 
     impl Alarm {
-        /// An alarm that is not set. Needs a runtime.
-        pub fn new() -> io::Result<Self> {
-            Ok(Self { at: tokio::time::Instant::now() })
+        /// An alarm that is not set.
+        pub(super) fn new(clock: Clock) -> Self {
+            Self { clock, at: Instant::now() }
         }
 
-        /// Sets it to `at`, or to `at_most` from now where that is sooner; an instant that has passed rings at once.
-        pub fn set(&mut self, at: Option<u64>, at_most: Duration) -> io::Result<()> {
-            let wait =
-                at.map_or(at_most, |at| Duration::from_micros(at.saturating_sub(micros(MONOTONIC))).min(at_most));
-            self.at = tokio::time::Instant::now() + wait;
-            Ok(())
+        pub(super) fn set(&mut self, at: u64) {
+            let wait = at.saturating_sub(self.clock.now().mono);
+            self.at = Instant::now() + Duration::from_micros(wait);
         }
 
-        /// Ends when it rings. Dropping the future loses nothing.
-        pub async fn ring(&mut self) -> io::Result<()> {
+        pub(super) async fn ring(&mut self) {
             tokio::time::sleep_until(self.at).await;
-            Ok(())
         }
     }
 }
@@ -151,13 +260,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_alarm_rings_in_time() {
-        let mut alarm = Alarm::new().unwrap();
-        for wait in [0, 300, 5_000] {
-            let at = now().mono + wait;
-            alarm.set(at).unwrap();
-            alarm.ring().await.unwrap();
-            assert!(now().mono >= at);
+    async fn alarms_ring_in_time() {
+        for mut alarm in [Clock::System.alarm().unwrap(), Alarm::Coarse(coarse::Alarm::new(Clock::System))] {
+            for wait in [0, 300, 5_000] {
+                let at = now().mono + wait;
+                alarm.set(at).unwrap();
+                alarm.ring().await.unwrap();
+                assert!(now().mono >= at, "{alarm:?}");
+            }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn simulated_clocks_run_apart() {
+        let start = Now { wall: Timestamp(1_796_000_000_000_000), mono: 10, boot: 500 };
+        let simulated = Simulated::new(start);
+        let clock = Clock::Simulated(simulated.clone());
+        assert_eq!(clock.now(), start);
+        let mut alarm = clock.alarm().unwrap();
+        alarm.set(3_000_010).unwrap();
+        alarm.ring().await.unwrap();
+        simulated.step(-7);
+        simulated.suspend(1_000);
+        let expected = Now { wall: start.wall.plus(3_000_993), mono: 3_000_010, boot: 3_001_500 };
+        assert_eq!(clock.now(), expected);
     }
 }

@@ -1,9 +1,9 @@
 //! The binary's parts: command line, configuration, roles. The only crate that knows all the others.
 
 pub mod cli;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod roles;
 mod runtime;
 mod serve;
-mod telemetry;
+pub mod telemetry;

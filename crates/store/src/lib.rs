@@ -9,6 +9,7 @@ mod sqlite;
 mod wire;
 
 pub mod conformance;
+pub mod faulty;
 pub mod sample;
 
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
 //! The roles: what a process does. Each opens only what it needs, and returns when its own tasks are done.
 
 pub mod checker;
+pub mod local;
 pub mod reload;
 pub mod run;
 pub mod writer;

@@ -2,11 +2,11 @@
 //! and the upkeep of the store.
 
 use super::patiently;
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::Watched;
 use crate::telemetry::Telemetry;
 use anyhow::Context as _;
-use sitemon_bus::{Acknowledged, Batch, Bus, Event, Message, Offset, Partition, Reader, Topic};
+use sitemon_bus::{Acknowledged, Batch, Bus, BusError, Event, Message, Offset, Partition, Reader, Topic};
 use sitemon_model::site::Baseline;
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Timestamp, time};
@@ -14,7 +14,8 @@ use sitemon_stats::Baselines;
 use sitemon_store::{Advance, Retention, RollupQuery, SiteRollup, Store, StoreError, Upkeep, Window};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Observations of one transaction at most.
@@ -39,8 +40,8 @@ type SiteRules = Arc<[(Arc<str>, Baseline)]>;
 
 impl Rules {
     /// The rules of these sites, in place of those before.
-    pub fn learn(&self, sites: &[Watched]) {
-        let of = |watched: &Watched| {
+    pub fn learn(&self, sites: &[Arc<Watched>]) {
+        let of = |watched: &Arc<Watched>| {
             let plugins = watched.check.plugins();
             let found = plugins.iter().filter_map(|plugin| Some((Arc::<str>::from(plugin.name()), plugin.baseline()?)));
             let found: SiteRules = found.collect();
@@ -90,6 +91,8 @@ fn rule(rules: &SiteRules, plugin: &str) -> Option<Baseline> {
 
 /// What a writer needs from outside.
 pub struct Options {
+    /// The clocks.
+    pub clock: Clock,
     /// Where observations come from.
     pub bus: Arc<dyn Bus>,
     /// Where they go.
@@ -109,12 +112,10 @@ pub struct Options {
 /// Reads the bus to its end (it ends when it is closed) and writes what it reads. An error is one that waiting
 /// does not mend.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { bus, store, flush, retention, telemetry, rules, baselines } = options;
+    let Options { clock, bus, store, flush, retention, telemetry, rules, baselines } = options;
     let stop = CancellationToken::new();
-    let upkeep = tokio::spawn(keep_up(store.clone(), retention, telemetry.clone(), stop.clone()));
-    let reader = bus.subscribe(Topic::Observations, "writers").await.context("cannot read observations")?;
-    let mut writer = Writer { reader, store, telemetry, rules, baselines, expected: BTreeMap::new() };
-    let result = writer.write(flush).await;
+    let upkeep = tokio::spawn(keep_up(clock, store.clone(), retention, telemetry.clone(), stop.clone()));
+    let result = Writer { bus, store, telemetry, rules, baselines }.write(flush).await;
     stop.cancel();
     // Upkeep may die anywhere; its panic has been told by the log.
     let _ = upkeep.await;
@@ -122,13 +123,29 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 struct Writer {
-    reader: Box<dyn Reader>,
+    bus: Arc<dyn Bus>,
     store: Arc<dyn Store>,
     telemetry: Arc<Telemetry>,
     rules: Rules,
     baselines: Baselines,
+}
+
+/// A member of the group of writers.
+struct Member {
+    reader: Box<dyn Reader>,
     /// Where each partition's position in the store stands.
     expected: BTreeMap<Partition, Offset>,
+}
+
+/// What a writer meets.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// Of the bus: worth another try.
+    #[error("cannot read observations: {0}")]
+    Bus(#[from] BusError),
+    /// Waiting does not mend it.
+    #[error(transparent)]
+    Own(#[from] anyhow::Error),
 }
 
 /// The name of a partition among the store's positions.
@@ -137,42 +154,61 @@ fn source(partition: Partition) -> String {
 }
 
 impl Writer {
+    /// Reads and writes until the bus is closed. Where the bus fails it joins the group anew, and reads from where
+    /// the store stands.
     async fn write(&mut self, flush: Duration) -> anyhow::Result<()> {
+        loop {
+            match self.read(flush).await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Bus(error)) if !matches!(error, BusError::Closed) => {
+                    tracing::warn!("observations cannot be read, trying again: {error}");
+                    tokio::time::sleep(RETRY_LAST).await;
+                }
+                Err(Trouble::Own(error)) => return Err(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads and writes until the bus is closed, or fails.
+    async fn read(&mut self, flush: Duration) -> Result<(), Trouble> {
+        let reader = self.bus.subscribe(Topic::Observations, "writers").await?;
+        let mut member = Member { reader, expected: BTreeMap::new() };
         let mut batches: Vec<Batch> = Vec::new();
         let mut deadline = None;
         loop {
             let event = match deadline {
-                None => Some(self.reader.next().await),
-                Some(at) => tokio::time::timeout_at(at, self.reader.next()).await.ok(),
+                None => Some(member.reader.next().await),
+                Some(at) => tokio::time::timeout_at(at, member.reader.next()).await.ok(),
             };
-            match event.transpose().context("cannot read observations")? {
+            match event.transpose()? {
                 Some(Event::Assigned(assigned)) => {
                     for assignment in assigned {
                         let partition = assignment.partition;
                         let source = source(partition);
                         let at = patiently(|| self.store.position(&source)).await.context("cannot read positions")?;
-                        self.expected.insert(partition, at);
-                        self.reader.begin(partition, at).await.context("cannot begin to read observations")?;
+                        member.expected.insert(partition, at);
+                        member.reader.begin(partition, at).await?;
                     }
                 }
                 Some(Event::Revoked(revoked)) => {
-                    self.append(std::mem::take(&mut batches)).await?;
+                    self.append(&mut member, std::mem::take(&mut batches)).await?;
                     deadline = None;
                     for partition in revoked {
-                        self.expected.remove(&partition);
+                        member.expected.remove(&partition);
                     }
                 }
                 Some(Event::Batch(batch)) => {
-                    deadline.get_or_insert_with(|| tokio::time::Instant::now() + flush);
+                    deadline.get_or_insert_with(|| Instant::now() + flush);
                     batches.push(batch);
                     if batches.iter().map(|batch| batch.messages.len()).sum::<usize>() >= BATCH_MAX {
-                        self.append(std::mem::take(&mut batches)).await?;
+                        self.append(&mut member, std::mem::take(&mut batches)).await?;
                         deadline = None;
                     }
                 }
-                Some(Event::Closed) => return self.append(batches).await,
+                Some(Event::Closed) => return self.append(&mut member, batches).await,
                 None => {
-                    self.append(std::mem::take(&mut batches)).await?;
+                    self.append(&mut member, std::mem::take(&mut batches)).await?;
                     deadline = None;
                 }
             }
@@ -180,11 +216,15 @@ impl Writer {
     }
 
     /// Appends what was read, a transaction for each partition, and acknowledges it.
-    async fn append(&mut self, batches: Vec<Batch>) -> anyhow::Result<()> {
+    async fn append(&mut self, member: &mut Member, batches: Vec<Batch>) -> Result<(), Trouble> {
         let mut partitions: BTreeMap<Partition, (Offset, Vec<Arc<Observation>>)> = BTreeMap::new();
         for batch in batches {
+            // What comes once more after it was written.
+            if member.expected.get(&batch.partition).is_none_or(|expected| batch.next <= *expected) {
+                continue;
+            }
             let (next, observations) = partitions.entry(batch.partition).or_default();
-            *next = batch.next;
+            *next = batch.next.max(*next);
             for message in batch.messages {
                 if let Message::Observation(observation) = message {
                     observations.push(self.judge(observation));
@@ -192,12 +232,12 @@ impl Writer {
             }
         }
         for (partition, (next, observations)) in partitions {
-            let Some(expected) = self.expected.get(&partition).copied() else { continue };
+            let Some(expected) = member.expected.get(&partition).copied() else { continue };
             let advance = Advance { source: source(partition), expected, next };
             self.append_one(observations, advance).await?;
-            self.expected.insert(partition, next);
+            member.expected.insert(partition, next);
             let acknowledged = Acknowledged { next, metadata: String::new() };
-            self.reader.acknowledge(partition, acknowledged).await.context("cannot acknowledge observations")?;
+            member.reader.acknowledge(partition, acknowledged).await?;
         }
         Ok(())
     }
@@ -250,16 +290,23 @@ impl Writer {
 }
 
 /// Packs, prunes and measures the store until it is told to stop.
-async fn keep_up(store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+async fn keep_up(
+    clock: Clock,
+    store: Arc<dyn Store>,
+    retention: Retention,
+    telemetry: Arc<Telemetry>,
+    stop: CancellationToken,
+) {
     let mut pack = tokio::time::interval(PACK_EVERY);
     pack.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut pruned, mut reclaimed) = (None, Instant::now());
     loop {
         tokio::select! {
-            _ = pack.tick() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = pack.tick() => {}
         }
-        let now = clock::wall();
+        let now = clock.wall();
         upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
         if pruned.is_none_or(|at: Instant| at.elapsed() >= PRUNE_EVERY) {
             upkeep(&*store, &telemetry, "prune", Upkeep::Prune { now, retention }).await;

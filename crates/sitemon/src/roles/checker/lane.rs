@@ -4,12 +4,12 @@
 use super::gate::{Gates, Turn};
 use super::looks::{Looks, Lost};
 use super::outbox::Outbox;
-use crate::clock::{self, Alarm};
+use crate::clock::Clock;
 use crate::config::Watched;
 use crate::telemetry::{Latest, Telemetry};
 use sitemon_model::{Cause, Code, Job, Observation, Reason, Site, Timestamp, Verdict, time};
 use sitemon_probe::{Shared, Task};
-use sitemon_schedule::plan::{Due, Entry, Kind, Now, Plan};
+use sitemon_schedule::plan::{Due, Entry, Kind, Now, Plan, STEP_MIN_US};
 use sitemon_schedule::slot;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,6 +60,8 @@ pub enum Command {
 
 /// What a lane needs from outside.
 pub struct Parts {
+    /// The clocks.
+    pub clock: Clock,
     /// Where this checker runs.
     pub location: Arc<str>,
     /// The limits of checks in flight.
@@ -82,6 +84,7 @@ pub struct Parts {
 
 /// See the module.
 pub struct Lane {
+    clock: Clock,
     location: Arc<str>,
     gates: Arc<Gates>,
     telemetry: Arc<Telemetry>,
@@ -100,6 +103,8 @@ pub struct Lane {
     active: HashMap<(u32, Reason), Active>,
     checks: JoinSet<Ended>,
     looks: Looks,
+    /// How long the machine had slept by the last look.
+    slept_us: u64,
     /// More was due than the bus could take.
     behind: bool,
     /// Until when running checks have time, once a stop is under way.
@@ -120,6 +125,8 @@ struct Entered {
     left_out: u32,
     /// Whether there was an observation yet.
     seen: bool,
+    /// It is no longer configured, and has its place only until its checks have ended.
+    gone: bool,
 }
 
 /// A job that runs or waits for its turn.
@@ -146,9 +153,12 @@ impl Lane {
     /// Runs until it is told to stop, or nobody can tell it anymore; ends when everything it observed is
     /// acknowledged, or with the number of observations that were given up. Needs a current-thread runtime.
     pub async fn run(parts: Parts) -> std::io::Result<u64> {
-        let Parts { location, gates, telemetry, shared, outbox, keep_latest, tell_first, speaks, mut commands } = parts;
-        let now = clock::now();
+        let Parts { clock, location, gates, telemetry, shared, outbox, keep_latest, tell_first, speaks, mut commands } =
+            parts;
+        let now = clock.now();
+        let mut alarm = clock.alarm()?;
         let mut lane = Self {
+            clock,
             location,
             gates,
             telemetry,
@@ -164,18 +174,18 @@ impl Lane {
             active: HashMap::new(),
             checks: JoinSet::new(),
             looks: Looks::new(now.mono),
+            slept_us: now.boot.saturating_sub(now.mono),
             behind: false,
             stopping: None,
             patience: Duration::ZERO,
         };
-        let mut alarm = Alarm::new()?;
         let mut due = Vec::new();
         let mut pulse = std::pin::pin!(tokio::time::sleep(PULSE));
         // When what is pending is handed to the bus, in monotonic microseconds.
         let mut flush_at = None;
         let mut fresh = 0;
         loop {
-            let now = clock::now();
+            let now = lane.clock.now();
             lane.notice_pause(now);
             while let Some(ended) = lane.checks.try_join_next() {
                 lane.ended(ended);
@@ -199,11 +209,14 @@ impl Lane {
                 biased;
                 rung = alarm.ring() => rung?,
                 command = commands.recv(), if lane.stopping.is_none() => match command {
-                    Some(command) => lane.obey(command),
+                    Some(command) => {
+                        lane.notice_pause(lane.clock.now());
+                        lane.obey(command);
+                    }
                     None => lane.obey(Command::Stop { grace: Duration::ZERO, patience: Duration::ZERO }),
                 },
                 Some(ended) = lane.checks.join_next() => {
-                    lane.notice_pause(clock::now());
+                    lane.notice_pause(lane.clock.now());
                     lane.ended(ended);
                     fresh += 1;
                 }
@@ -216,11 +229,20 @@ impl Lane {
         Ok(lane.outbox.give_up())
     }
 
-    /// Marks the checks under way where this thread did not run for a while: what they measured is not true.
+    /// Marks the checks under way where this thread did not run for a while, or the machine slept: what they measured
+    /// is not true.
     fn notice_pause(&mut self, now: Now) {
-        let lost = self.looks.look(now.mono);
+        let mut lost = self.looks.look(now.mono);
+        let slept_us = now.boot.saturating_sub(now.mono);
+        let slept = slept_us.saturating_sub(std::mem::replace(&mut self.slept_us, slept_us));
+        if slept >= STEP_MIN_US.unsigned_abs() {
+            lost.paused_us += slept;
+        }
         if lost != Lost::default() {
-            self.active.values_mut().for_each(|active| active.lost.add(lost));
+            // One that waits for its turn has lost nothing.
+            let under_way =
+                |active: &&mut Active| active.waits.as_ref().is_none_or(|began| began.load(Ordering::Relaxed));
+            self.active.values_mut().filter(under_way).for_each(|active| active.lost.add(lost));
         }
     }
 
@@ -231,9 +253,6 @@ impl Lane {
             let step = self.plan.due(now, DUE_MAX, due);
             if step.clock_stepped_us != 0 && self.speaks {
                 self.telemetry.clock_stepped(step.clock_stepped_us);
-            }
-            if step.suspended_us > 0 {
-                self.active.values_mut().for_each(|active| active.lost.paused_us += step.suspended_us);
             }
             missed += step.missed;
             absent += step.absent;
@@ -265,6 +284,14 @@ impl Lane {
         }
     }
 
+    /// Does all that is due, also what the bus has no room for: before the sites change, or the end.
+    fn catch_up(&mut self, now: Now) {
+        self.serve(now, &mut Vec::new());
+        while self.behind {
+            self.serve(now, &mut Vec::new());
+        }
+    }
+
     /// Starts the check of a slot, or says why it is not made.
     fn start(&mut self, id: u32, slot: Timestamp, now: Now) {
         let key = (id, Reason::Schedule);
@@ -273,9 +300,9 @@ impl Lane {
             if waits {
                 // Its turn did not come before the next slot.
                 active.task.abort();
-                let overdue = active.slot;
+                let (overdue, watched) = (active.slot, active.watched.clone());
                 self.active.remove(&key);
-                self.skip(id, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
+                self.skip_as(id, &watched, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
             } else if active.next.is_none() && active.ends_by.since(now.wall) <= OVERLAP_PATIENCE_US {
                 active.next = Some(slot);
                 return;
@@ -373,14 +400,20 @@ impl Lane {
         }
         self.record(id, &active.watched.site, observation);
         if let Some(slot) = active.next {
-            self.start(id, slot, clock::now());
+            self.start(id, slot, self.clock.now());
         }
+        self.release(id);
     }
 
     /// Records a slot without a check.
     fn skip(&mut self, id: u32, slot: Timestamp, code: Code, message: &str) {
         let Some(entered) = self.sites.get(id as usize).and_then(Option::as_ref) else { return };
         let watched = entered.watched.clone();
+        self.skip_as(id, &watched, slot, code, message);
+    }
+
+    /// Records a slot without a check, of a site as it was configured when the slot came.
+    fn skip_as(&mut self, id: u32, watched: &Watched, slot: Timestamp, code: Code, message: &str) {
         let mut observation = self.blank(&watched.site, slot, Reason::Schedule);
         observation.verdict = Verdict::Unknown(vec![Cause::new(code, message)]);
         self.record(id, &watched.site, observation);
@@ -410,9 +443,8 @@ impl Lane {
             Reason::Request => 0,
         };
         self.telemetry.observed(&observation, jitter);
-        // A site that was forgotten while its check ran has no entry any more, or another site has it.
         let entry = self.sites.get_mut(id as usize).and_then(Option::as_mut);
-        if let Some(entered) = entry.filter(|entered| entered.watched.site.name == site.name) {
+        if let Some(entered) = entry.filter(|entered| !entered.gone) {
             let fingerprint = observation.verdict.fingerprint();
             let first = !std::mem::replace(&mut entered.seen, true);
             if fingerprint != entered.last || first && self.tell_first {
@@ -453,8 +485,8 @@ impl Lane {
             }
             Command::Stop { grace, patience } => {
                 // What is due up to now is served before the stop is in force, what waits for its jitter at once.
-                let now = clock::now();
-                self.serve(now, &mut Vec::new());
+                let now = self.clock.now();
+                self.catch_up(now);
                 for Due { id, slot, .. } in self.plan.pending() {
                     self.start(id, slot, now);
                 }
@@ -466,18 +498,20 @@ impl Lane {
 
     /// Brings the table of sites in line. Running checks of sites that are forgotten end as they would.
     fn change(&mut self, watch: Vec<Arc<Watched>>, forget: &[Arc<str>]) {
-        let now = clock::now();
+        let now = self.clock.now();
         // Slots before the change stay on the old grid.
-        self.serve(now, &mut Vec::new());
+        self.catch_up(now);
         for name in forget {
             if let Ok(position) = self.position(name) {
                 let id = self.by_name.remove(position);
                 self.unplan(id, now);
-                self.sites[id as usize] = None;
-                self.free.push(id);
+                if let Some(entered) = &mut self.sites[id as usize] {
+                    entered.gone = true;
+                }
                 if let Some(latest) = &mut self.latest {
                     latest.remove(&id);
                 }
+                self.release(id);
             }
         }
         let mut new = Vec::new();
@@ -512,13 +546,22 @@ impl Lane {
                 self.plan.insert(id, entry, now.wall);
             }
             self.sites[id as usize] =
-                Some(Entered { host: host_of(&watched), watched, last: 0, left_out: 0, seen: false });
+                Some(Entered { host: host_of(&watched), watched, last: 0, left_out: 0, seen: false, gone: false });
             self.by_name.insert(place.unwrap_or_else(|at| at), id);
         }
         if many {
             let sites = &self.sites;
             let name = |id: u32| sites[id as usize].as_ref().map(|entered| &*entered.watched.site.name);
             self.by_name.sort_unstable_by(|a, b| name(*a).cmp(&name(*b)));
+        }
+    }
+
+    /// Gives the place of a site that is gone to others, once none of its checks is under way.
+    fn release(&mut self, id: u32) {
+        let gone = self.sites[id as usize].as_ref().is_some_and(|entered| entered.gone);
+        if gone && [Reason::Schedule, Reason::Request].iter().all(|reason| !self.active.contains_key(&(id, *reason))) {
+            self.sites[id as usize] = None;
+            self.free.push(id);
         }
     }
 
@@ -539,7 +582,7 @@ impl Lane {
 
     /// Does a job by request, unless it has expired or is running already.
     fn request(&mut self, job: Job) {
-        let now = clock::now();
+        let now = self.clock.now();
         if !job.locations.is_empty() && !job.locations.contains(&self.location) {
             return;
         }
@@ -578,6 +621,7 @@ impl Lane {
         let mut retry = tokio::time::interval(FLUSH_EVERY);
         while !self.outbox.is_empty() {
             tokio::select! {
+                biased;
                 () = self.outbox.settle() => {}
                 _ = retry.tick(), if self.outbox.is_pending() => self.outbox.flush(),
                 () = tokio::time::sleep_until(deadline) => return,

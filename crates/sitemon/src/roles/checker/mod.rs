@@ -7,13 +7,15 @@ mod lane;
 mod looks;
 mod outbox;
 
+use crate::clock::Clock;
 use crate::config::{Limits, Watched};
 use crate::telemetry::{Latest, Telemetry};
 use anyhow::Context as _;
 use gate::Gates;
 use lane::{Command, Lane, Parts};
 use outbox::Outbox;
-use sitemon_bus::{Acknowledged, Bus, Event, Message, Reader, Topic};
+pub use outbox::PENDING_MAX;
+use sitemon_bus::{Acknowledged, Bus, BusError, Event, Message, Topic};
 use sitemon_model::Job;
 use sitemon_probe::http::Certificates;
 use sitemon_probe::memory::Memory;
@@ -25,6 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Commands that a lane has not obeyed yet; whoever gives more waits.
 const COMMANDS: usize = 64;
+/// A bus that gives no jobs is tried again so often.
+const JOBS_AGAIN: Duration = Duration::from_secs(1);
 /// Open files that are not for checks: store, log, metrics, timers.
 const RESERVED_FILES: u64 = 64;
 /// Open files of one check at most, as a rule: two questions for the name, two attempts to connect.
@@ -36,6 +40,12 @@ const IDLE_BYTES: u64 = 64 << 10;
 
 /// What a checker needs from outside.
 pub struct Options {
+    /// The clocks.
+    pub clock: Clock,
+    /// Where the lanes run.
+    pub lanes: Lanes,
+    /// Observations that a lane keeps for the bus at most, as [`PENDING_MAX`].
+    pub pending_max: usize,
     /// Where this checker runs.
     pub location: Arc<str>,
     /// What all running checks may use.
@@ -54,6 +64,15 @@ pub struct Options {
     pub tell_first: bool,
 }
 
+/// Where the lanes of a checker run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lanes {
+    /// A thread for each core.
+    Threads,
+    /// So many tasks of the runtime that starts the checker, so that a simulation has one thread.
+    Tasks(usize),
+}
+
 /// The role, while it runs.
 pub struct Checker {
     lanes: Vec<Running>,
@@ -66,18 +85,22 @@ struct Running {
     commands: mpsc::Sender<Command>,
     /// Ends with the number of observations that were given up.
     ended: oneshot::Receiver<std::io::Result<u64>>,
-    thread: std::thread::JoinHandle<()>,
+    /// The lane's own, where it has one.
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Checker {
     /// Starts the lanes, without sites.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
+    pub fn start(options: Options) -> anyhow::Result<Self> {
         let Limits { checks_in_flight, checks_in_flight_per_host, memory } = options.limits;
         let room = Room::of(open_files(), checks_in_flight, memory);
         room.tell(checks_in_flight, options.sites);
         let gates = Gates::new(room.checks, checks_in_flight_per_host);
         let memory = Memory::new(memory);
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = match options.lanes {
+            Lanes::Threads => std::thread::available_parallelism().map_or(1, usize::from),
+            Lanes::Tasks(count) => count.max(1),
+        };
         // The memory bound, roots and known chains are one for all lanes; resolvers and idle connections are each
         // lane's own.
         let idle_connections_max = room.idle.div_ceil(count);
@@ -87,9 +110,8 @@ impl Checker {
         let lanes = (0..count)
             .map(|index| start_lane(index, &options, &gates, shared.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let reader = options.bus.subscribe(Topic::Jobs, &options.location).await.context("cannot read jobs")?;
         let senders = lanes.iter().map(|lane| lane.commands.clone()).collect();
-        let jobs = tokio::spawn(read_jobs(reader, senders));
+        let jobs = tokio::spawn(read_jobs(options.bus, options.location, senders));
         Ok(Self { lanes, certificates, jobs })
     }
 
@@ -164,7 +186,7 @@ impl Checker {
                 lost += count;
             }
             // Its last words are spoken; a panic has been told by the log.
-            let _ = lane.thread.join();
+            let _ = lane.thread.map(std::thread::JoinHandle::join);
         }
         lost
     }
@@ -197,60 +219,73 @@ fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: Share
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (sender, ended) = oneshot::channel();
     let parts = Parts {
+        clock: options.clock.clone(),
         location: options.location.clone(),
         gates: gates.clone(),
         telemetry: options.telemetry.clone(),
         shared: Box::new(move || Shared::new(shared)),
-        outbox: Outbox::new(options.bus.clone(), options.telemetry.clone()),
+        outbox: Outbox::new(options.bus.clone(), options.telemetry.clone(), options.pending_max),
         keep_latest: options.keep_latest,
         tell_first: options.tell_first,
         speaks: index == 0,
         commands: receiver,
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    let run = move || {
+    let run = async move {
         // A task of the runtime, not its root future: each wake-up of the root, also one from within, would be a
         // write to the runtime's own event descriptor, three system calls for each check.
-        let lane = runtime.spawn(Lane::run(parts));
-        let result = runtime.block_on(lane).unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let lane = tokio::spawn(Lane::run(parts));
+        let result = lane.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         // Nobody listens any more when the process is on its way out.
         let _ = sender.send(result);
     };
-    let thread =
-        std::thread::Builder::new().name(format!("lane-{index}")).spawn(run).context("cannot start a thread")?;
+    let thread = match options.lanes {
+        Lanes::Tasks(_) => {
+            tokio::spawn(run);
+            None
+        }
+        Lanes::Threads => {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+            let thread = std::thread::Builder::new().name(format!("lane-{index}"));
+            Some(thread.spawn(move || runtime.block_on(run)).context("cannot start a thread")?)
+        }
+    };
     Ok(Running { commands, ended, thread })
 }
 
-/// Passes jobs by request to the lanes of their sites.
-async fn read_jobs(mut reader: Box<dyn Reader>, lanes: Vec<mpsc::Sender<Command>>) {
+/// Passes jobs by request to the lanes of their sites, until the bus is closed.
+async fn read_jobs(bus: Arc<dyn Bus>, location: Arc<str>, lanes: Vec<mpsc::Sender<Command>>) {
+    let mut told = false;
+    while let Err(error) = pass_jobs_on(&*bus, &location, &lanes).await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("jobs cannot be read, trying again: {error}");
+        }
+        tokio::time::sleep(JOBS_AGAIN).await;
+    }
+}
+
+/// Reads until the bus is closed, or an error.
+async fn pass_jobs_on(bus: &dyn Bus, location: &str, lanes: &[mpsc::Sender<Command>]) -> Result<(), BusError> {
+    let mut reader = bus.subscribe(Topic::Jobs, location).await?;
     loop {
-        match reader.next().await {
-            Ok(Event::Assigned(assigned)) => {
+        match reader.next().await? {
+            Event::Assigned(assigned) => {
                 for assignment in assigned {
                     let at = assignment.acknowledged.map_or(0, |acknowledged| acknowledged.next);
-                    if let Err(error) = reader.begin(assignment.partition, at).await {
-                        tracing::warn!("jobs of partition {} cannot be read: {error}", assignment.partition);
-                    }
+                    reader.begin(assignment.partition, at).await?;
                 }
             }
-            Ok(Event::Revoked(_)) => {}
-            Ok(Event::Batch(batch)) => {
+            Event::Revoked(_) => {}
+            Event::Batch(batch) => {
                 for message in batch.messages {
                     if let Message::Job(job) = message {
-                        pass_on(job, &lanes).await;
+                        pass_on(job, lanes).await;
                     }
                 }
                 let acknowledged = Acknowledged { next: batch.next, metadata: String::new() };
-                if let Err(error) = reader.acknowledge(batch.partition, acknowledged).await {
-                    tracing::debug!("jobs cannot be acknowledged: {error}");
-                }
+                reader.acknowledge(batch.partition, acknowledged).await?;
             }
-            Ok(Event::Closed) => return,
-            Err(error) => {
-                tracing::warn!("jobs cannot be read: {error}");
-                return;
-            }
+            Event::Closed => return Ok(()),
         }
     }
 }

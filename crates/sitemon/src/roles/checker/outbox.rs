@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 /// Observations of one lane that wait for the bus; beyond, the oldest are given up. The bus has a bound of
 /// its own for those that it took.
-const PENDING_MAX: usize = 50_000;
+pub const PENDING_MAX: usize = 50_000;
 
 /// Observations that are not acknowledged: with more, a lane that need not make new ones at once waits.
 const CROWDED: usize = 20_000;
 
 /// See the module.
 pub struct Outbox {
+    /// Of `pending`.
+    pending_max: usize,
     bus: Arc<dyn Bus>,
     telemetry: Arc<Telemetry>,
     /// Not handed to the bus yet, in order.
@@ -26,16 +28,16 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty one.
-    pub fn new(bus: Arc<dyn Bus>, telemetry: Arc<Telemetry>) -> Self {
-        Self { bus, telemetry, pending: VecDeque::new(), flight: VecDeque::new() }
+    pub fn new(bus: Arc<dyn Bus>, telemetry: Arc<Telemetry>, pending_max: usize) -> Self {
+        Self { pending_max, bus, telemetry, pending: VecDeque::new(), flight: VecDeque::new() }
     }
 
     /// Takes an observation; it is handed over by the next [`Outbox::flush`].
     pub fn push(&mut self, observation: Observation) {
         self.telemetry.unacknowledged.inc();
         self.pending.push_back(Message::Observation(Arc::new(observation)));
-        if self.pending.len() > PENDING_MAX {
-            let surplus = self.pending.len() - PENDING_MAX;
+        if self.pending.len() > self.pending_max {
+            let surplus = self.pending.len() - self.pending_max;
             self.pending.drain(..surplus);
             self.telemetry.unacknowledged.dec_by(surplus as i64);
             self.telemetry.dropped(surplus as u64);

@@ -1,0 +1,205 @@
+//! The roles checker and writer in one process, joined by a bus, and the journal that says when they were.
+
+use super::checker::{self, Checker};
+use super::reload::Changes;
+use super::writer::{self, Rules};
+use super::{ASK_AGAIN, patiently};
+use crate::clock::Clock;
+use crate::config::Watched;
+use crate::telemetry::Telemetry;
+use anyhow::Context as _;
+use sitemon_bus::Bus;
+use sitemon_probe::http::Certificates;
+use sitemon_store::{Retention, RunStart, SiteRecord, Store, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the end waits for what was observed to be acknowledged, and then for the writer to end.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// Where the sites of a file come from, in the store.
+const ORIGIN: &str = "file";
+
+/// What both roles need from outside.
+pub struct Options {
+    /// What the checker needs; the writer has clocks, bus and counters from it.
+    pub checker: checker::Options,
+    /// Where observations go.
+    pub store: Arc<dyn Store>,
+    /// The longest time that an observation waits for its transaction.
+    pub flush: Duration,
+    /// How long each is kept.
+    pub retention: Retention,
+    /// The version of the program, for the journal.
+    pub version: &'static str,
+}
+
+/// Both roles, while they run.
+pub struct Local {
+    clock: Clock,
+    bus: Arc<dyn Bus>,
+    store: Arc<dyn Store>,
+    telemetry: Arc<Telemetry>,
+    checker: Checker,
+    writing: tokio::task::JoinHandle<anyhow::Result<()>>,
+    rules: Rules,
+    /// This run in the journal.
+    run: i64,
+    /// The sites that are watched, sorted by name.
+    sites: Vec<Arc<Watched>>,
+}
+
+impl Local {
+    /// Writes the start into the journal of runs, waiting for a store that is away, and starts both roles with
+    /// these sites; every slot of theirs is served when this returns.
+    pub async fn start(options: Options, sites: Vec<Watched>) -> anyhow::Result<Self> {
+        let Options { checker, store, flush, retention, version } = options;
+        let (clock, bus, telemetry) = (checker.clock.clone(), checker.bus.clone(), checker.telemetry.clone());
+        let first = Changes::between(&[], sites);
+        let rules = Rules::default();
+        rules.learn(&first.sites);
+        let baselines = patiently(|| rules.seed(&*store, clock.wall())).await.context("cannot read the baselines")?;
+        let start = RunStart {
+            at: clock.wall(),
+            location: checker.location.clone(),
+            pid: std::process::id(),
+            version: version.to_owned(),
+        };
+        let run = patiently(|| store.begin_run(&start)).await.context("cannot write the journal of runs")?;
+        let writing = tokio::spawn(writer::run(writer::Options {
+            clock: clock.clone(),
+            bus: bus.clone(),
+            store: store.clone(),
+            flush,
+            retention,
+            telemetry: telemetry.clone(),
+            rules: rules.clone(),
+            baselines,
+        }));
+        let checker = Checker::start(checker)?;
+        let mut local = Self { clock, bus, store, telemetry, checker, writing, rules, run, sites: Vec::new() };
+        local.change(first).await;
+        local.telemetry.loaded(local.clock.wall());
+        Ok(local)
+    }
+
+    /// The sites that are watched, sorted by name.
+    pub fn sites(&self) -> &[Arc<Watched>] {
+        &self.sites
+    }
+
+    /// A handle by which others ask for the last observations.
+    pub fn latests(&self) -> checker::Latests {
+        self.checker.latests()
+    }
+
+    /// What is known of certificates, to read the machine's roots again.
+    pub fn certificates(&self) -> Arc<Certificates> {
+        self.checker.certificates()
+    }
+
+    /// Brings other sites into force, of which [`Changes::between`] told what they change; ends when they are.
+    pub async fn change(&mut self, changes: Changes) {
+        self.rules.learn(&changes.sites);
+        self.checker.change(changes.watch, changes.forget).await;
+        self.sites = changes.sites;
+        self.telemetry.sites.set(self.enabled() as i64);
+        self.save_sites();
+    }
+
+    /// How many sites are checked.
+    pub fn enabled(&self) -> usize {
+        self.sites.iter().filter(|watched| watched.site.spec.enabled).count()
+    }
+
+    /// Says in the journal that this run is alive, without waiting for it.
+    pub fn beat(&self) {
+        let (store, run, at) = (self.store.clone(), self.run, self.clock.wall());
+        tokio::spawn(async move {
+            if let Err(error) = store.touch_run(run, at, None).await {
+                tracing::debug!("the journal of runs cannot be written: {error}");
+            }
+        });
+    }
+
+    /// Ends when a role has ended although nobody asked it to.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            biased;
+            error = self.checker.failed() => error,
+            written = &mut self.writing => match written {
+                Ok(Ok(())) => anyhow::anyhow!("the writer has ended"),
+                Ok(Err(error)) => error,
+                Err(error) => anyhow::Error::new(error).context("the writer has ended"),
+            },
+        }
+    }
+
+    /// Stops the roles in the order of the data path, so that nothing is lost on the way; writes into the journal
+    /// how the run ended, and closes the store. An error is `ended`, why it stops, or else what was lost.
+    pub async fn stop(self, grace: Duration, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+        let Self { clock, bus, store, checker, writing, run, .. } = self;
+        // Without a writer nobody takes what would still be observed.
+        let grace = if writing.is_finished() { Duration::ZERO } else { grace };
+        tracing::info!("stopping: no new slots, running checks have {grace:?}");
+        let stopped = stop_roles(checker, bus, writing, grace).await;
+        let how = match (&ended, &stopped) {
+            (Err(error), _) | (_, Err(error)) => format!("{error:#}"),
+            _ => "stopped".to_owned(),
+        };
+        if let Err(error) = store.touch_run(run, clock.wall(), Some(&how)).await {
+            tracing::warn!("the journal of runs does not know how this one ended: {error}");
+        }
+        store.close().await;
+        ended.and(stopped)
+    }
+
+    /// Tells the store which sites there are, without waiting for it.
+    fn save_sites(&self) {
+        let records: Vec<SiteRecord> = self
+            .sites
+            .iter()
+            .map(|watched| SiteRecord {
+                name: watched.site.name.clone(),
+                url: watched.site.url.clone(),
+                kind: watched.site.spec.kind.clone(),
+                enabled: watched.site.spec.enabled,
+                interval: watched.site.spec.interval,
+                labels: watched.site.spec.labels.clone(),
+                present: true,
+            })
+            .collect();
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let mut told = false;
+            while let Err(error) = store.save_sites(ORIGIN, records.clone()).await {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("the store does not know the sites yet: {error}");
+                }
+                if !matches!(error, StoreError::Unavailable(_)) {
+                    return;
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        });
+    }
+}
+
+async fn stop_roles(
+    checker: Checker,
+    bus: Arc<dyn Bus>,
+    writing: tokio::task::JoinHandle<anyhow::Result<()>>,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    let patience = if writing.is_finished() { Duration::ZERO } else { STORE_PATIENCE };
+    let lost = checker.stop(grace, patience).await;
+    bus.close().await;
+    if !writing.is_finished() {
+        match tokio::time::timeout(STORE_PATIENCE, writing).await {
+            Ok(Ok(written)) => written?,
+            Ok(Err(error)) => return Err(anyhow::Error::new(error).context("the writer has ended")),
+            Err(_) => anyhow::bail!("the store could not be written to until the end: {lost} observations are lost"),
+        }
+    }
+    anyhow::ensure!(lost == 0, "{lost} observations could not be stored and are lost");
+    Ok(())
+}
