@@ -1,11 +1,12 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate lint bench bench-check bench-schedule bench-store soak campaign
+.PHONY: help run demo test simulate lint bench bench-check bench-schedule bench-store fuzz soak campaign
 
-# How long and how large `make soak` is.
+# How long `make soak` and `make fuzz` are, how large the one is, and what the other feeds.
 MINUTES ?= 5
 SITES ?= 1000
+TARGET ?= all
 # How many kills `make campaign` takes; a SEED that it printed brings the same ones again.
 KILLS ?= 100
 SEED ?=
@@ -36,6 +37,9 @@ bench: ## what things cost, beside baselines in the same minutes; in parts: benc
 
 bench-check bench-schedule bench-store:
 	@scripts/bench $(@:bench-%=%)
+
+fuzz: ## broken input for every reader: make fuzz MINUTES=5 TARGET=http1
+	@scripts/fuzz --minutes $(MINUTES) $(TARGET)
 
 soak: ## real web servers for a while: make soak MINUTES=5 SITES=1000
 	@scripts/soak --minutes $(MINUTES) --sites $(SITES)

@@ -168,13 +168,22 @@ impl Faults {
 
     /// Notes an error.
     pub fn error(&mut self, place: Place, path: impl fmt::Display, message: impl Into<String>) {
-        self.0.push(Fault { place, path: path.to_string(), message: message.into(), warning: false });
+        self.0.push(Fault { place, path: path.to_string(), message: one_line(message.into()), warning: false });
     }
 
     /// Notes a warning.
     pub fn warning(&mut self, place: Place, path: impl fmt::Display, message: impl Into<String>) {
-        self.0.push(Fault { place, path: path.to_string(), message: message.into(), warning: true });
+        self.0.push(Fault { place, path: path.to_string(), message: one_line(message.into()), warning: true });
     }
+}
+
+/// A message that may repeat a text of the configuration, without what would break its line or move the cursor.
+fn one_line(message: String) -> String {
+    let moves = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !message.contains(moves) {
+        return message;
+    }
+    message.chars().map(|c| if moves(c) { c.escape_debug().to_string() } else { c.to_string() }).collect()
 }
 
 /// A node together with its path. What is read from it is `None` where it is missing or at fault; the fault
@@ -234,6 +243,14 @@ impl<'n> At<'n> {
                 self.expected(faults, "a list");
                 Vec::new()
             }
+        }
+    }
+
+    /// As [`Self::list`]; a single value counts as a list of it.
+    pub fn one_or_list(&self, faults: &mut Faults) -> Vec<At<'n>> {
+        match &self.node.value {
+            Value::Scalar { .. } if !self.node.is_null() => vec![self.clone()],
+            _ => self.list(faults),
         }
     }
 
@@ -430,15 +447,18 @@ mod tests {
         assert_eq!(fields.take("timeout").and_then(|at| at.duration(&mut faults)), None);
         let sites = fields.take("sites").unwrap().list(&mut faults);
         assert_eq!(sites[0].parse::<u8>(&mut faults, "a number"), Some(1));
+        assert_eq!(root.node.get("timeout").map(|node| At::new(node, "t").one_or_list(&mut faults).len()), Some(1));
         let inner = sites[1].map(&mut faults);
         assert_eq!(&*inner.all().next().unwrap().1.path, "sites[1][\"a b\"]");
         fields.finish(&mut faults);
+        At::new(&Node::text("a\nb\u{1b}[0m"), "text").expected(&mut faults, "one line");
         let told: Vec<String> = faults.0.iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
         assert_eq!(
             told,
             [
                 "timeout: `x`, expected a duration such as 250ms, 15s, 1m30s, or a number of seconds",
                 "intervall: unknown key `intervall`, did you mean `interval`?",
+                r"text: `a\nb\u{1b}[0m`, expected one line",
             ]
         );
         assert_eq!(node.to_json()["sites"][1]["a b"], true);

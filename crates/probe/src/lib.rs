@@ -14,6 +14,7 @@ use sitemon_model::tree::{Faults, Fields, Place};
 use sitemon_model::{Job, Observation, Site};
 use sitemon_plugin::Plugin;
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct Common {
     pub plugins: Vec<Arc<dyn Plugin>>,
     /// Whether the site's URL has a secure scheme, where it is known.
     pub secure: Option<bool>,
+    /// The host of the site's URL where that is an address.
+    pub address: Option<IpAddr>,
     /// Reads the files that the keys name.
     pub files: Files,
 }

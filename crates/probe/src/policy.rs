@@ -59,7 +59,7 @@ impl Policy {
     /// Reads the list `network.refuse`, noting each fault: names, addresses and ranges.
     pub fn parse(at: &At<'_>, faults: &mut Faults) -> Self {
         let mut policy = Self::open();
-        for item in at.list(faults) {
+        for item in at.one_or_list(faults) {
             let Some(word) = item.str(faults) else { continue };
             if !policy.add(word) {
                 let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();

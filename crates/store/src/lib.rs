@@ -10,6 +10,7 @@ mod wire;
 
 pub mod conformance;
 pub mod faulty;
+pub mod raw;
 pub mod sample;
 
 use async_trait::async_trait;

@@ -58,6 +58,7 @@ const PROXIES: &[ProxyFault] = &[
     row("proxy-close", "FIN on accept", ["proxy.closed", "proxy.closed"]),
     row("proxy-reset", "RST on accept", ["proxy.reset", "proxy.reset"]),
     row("proxy-hang", "never answers", ["proxy.timeout", "proxy.timeout"]),
+    // What speaks neither protocol is no proxy: nothing is known of the site.
     row("proxy-garbage", "answers with bytes that are no protocol's", ["proxy.unreachable", "proxy.unreachable"]),
     row("proxy-request-close", "FIN after the request", ["proxy.closed", "proxy.closed"]),
     row("proxy-request-reset", "RST after the request", ["proxy.reset", "proxy.reset"]),
@@ -65,14 +66,15 @@ const PROXIES: &[ProxyFault] = &[
     row("proxy-head-close", "FIN within its answer", ["proxy.closed", "proxy.closed"]),
     row("proxy-head-reset", "RST within its answer", ["proxy.reset", "proxy.reset"]),
     row("proxy-head-hang", "stops within its answer", ["proxy.timeout", "proxy.timeout"]),
-    row("proxy-endless", "headers without an end", ["proxy.unreachable|proxy.timeout", ""]),
+    row("proxy-endless", "headers without an end", ["proxy.unreachable", ""]),
     row("proxy-refuse", "answers status=502, or the SOCKS reply reply=5", ["proxy.refused", "proxy.refused"]),
     row(
         "proxy-password",
         "takes no credentials, whichever they are: 407, or a SOCKS failure",
         ["proxy.authentication", "proxy.authentication"],
     ),
-    row("proxy-method", "takes none of the ways to log in (SOCKS 0xff)", ["", "proxy.authentication|proxy.refused"]),
+    // RFC 1928, 3: of the ways that we offered, our credentials among them, none is taken.
+    row("proxy-method", "takes none of the ways to log in (SOCKS 0xff)", ["", "proxy.authentication"]),
     row("proxy-tunnel-close", "FIN once the tunnel stands", ["tls.closed", "tls.closed"]),
     row("proxy-tunnel-reset", "RST once the tunnel stands", ["tls.reset", "tls.reset"]),
     row("proxy-tunnel-hang", "carries nothing through the tunnel", ["tls.timeout", "tls.timeout"]),

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use sitemon_model::{Cause, Code, Phase};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
@@ -33,17 +33,25 @@ impl Conn {
         }
     }
 
-    /// Whether a connection that was idle can be used again: the other side neither closed it nor, on a plain
-    /// one, sent anything.
-    pub(crate) fn is_quiet(&self) -> bool {
+    /// Whether a connection that was idle can be used again: the other side neither closed it nor sent anything.
+    /// What was sent unasked would be taken for the answer to the next request (RFC 9112, 9.2).
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0u8; 1];
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         match rustix::net::recv(self.tcp(), &mut byte[..], flags) {
             Ok((0, _)) => false,
-            // Tickets and the like are for TLS to read.
-            Ok(_) => matches!(self, Self::Tls(_)),
-            Err(errno) => errno == Errno::AGAIN,
+            // Tickets and the like are for TLS to read; what is behind them, or was read with the last answer, is not.
+            Ok(_) => matches!(self, Self::Tls(_)) && self.says_nothing(),
+            Err(errno) => errno == Errno::AGAIN && self.says_nothing(),
         }
+    }
+
+    /// Whether there is no content to be read now.
+    fn says_nothing(&mut self) -> bool {
+        let mut byte = [0u8; 1];
+        let mut window = ReadBuf::new(&mut byte);
+        let Self::Tls(stream) = self else { return true };
+        Pin::new(&mut **stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut window).is_pending()
     }
 
     /// Reads what there is. `Ok` and empty: the other side closed it in order.

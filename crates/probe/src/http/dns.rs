@@ -36,6 +36,12 @@ const ADDRESSES_MAX: usize = 64;
 /// Aliases that are asked for one after the other, where servers do not follow them.
 const ALIASES_MAX: u32 = 8;
 
+/// Aliases in one message that are followed one after the other.
+const CHAIN_MAX: usize = 16;
+
+/// Pointers in one name, which has 127 labels at most.
+const POINTERS_MAX: usize = 127;
+
 /// Which kind of address is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
@@ -305,9 +311,10 @@ impl Query {
                     Poll::Pending => break,
                     Poll::Ready(Ok(())) => {
                         let message = buffer.filled();
+                        // Two questions may have drawn the same number.
                         let Some(index) = self.wants.iter().position(|want| {
                             matches!(want.state, State::Sent | State::Due)
-                                && message.get(..2) == Some(&want.id.to_be_bytes()[..])
+                                && decode(message, &want.name, want.family, want.id) != Decoded::Foreign
                         }) else {
                             // Not of ours, or answered already.
                             continue;
@@ -512,7 +519,7 @@ fn decode(message: &[u8], name: &[u8], family: Family, id: u16) -> Decoded {
     let mut records: SmallVec<[Record<'_>; 8]> = SmallVec::new();
     for _ in 0..answers {
         let Some((record, end)) = read_record(message, at) else { return Decoded::Unreadable };
-        records.push(record);
+        records.extend(record);
         at = end;
     }
     match follow(message, name, family, &records) {
@@ -534,7 +541,7 @@ struct Record<'m> {
 fn follow(message: &[u8], name: &[u8], family: Family, records: &[Record<'_>]) -> Decoded {
     let mut owner = WireName::from_slice(name);
     let mut ttl = u32::MAX;
-    for _ in 0..=records.len() {
+    for _ in 0..=records.len().min(CHAIN_MAX) {
         let mut found = Addresses::new();
         for record in records.iter().filter(|record| record.owner == owner && record.kind == family.record()) {
             let address = match family {
@@ -559,27 +566,30 @@ fn follow(message: &[u8], name: &[u8], family: Family, records: &[Record<'_>]) -
             None => return Decoded::Unreadable,
         }
     }
-    // A loop of aliases.
+    // A loop of aliases, or as good as one.
     Decoded::Unreadable
 }
 
-fn read_record(message: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+/// A record, and where it ends; one of another class than the internet's is none of ours.
+fn read_record(message: &[u8], at: usize) -> Option<(Option<Record<'_>>, usize)> {
     let (owner, at) = read_name(message, at)?;
     let fixed = message.get(at..at + 10)?;
     let kind = u16::from_be_bytes([fixed[0], fixed[1]]);
+    let ours = fixed[2..4] == [0, 1];
     let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
     let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
     let data_at = at + 10;
     let data = message.get(data_at..data_at + length)?;
     // RFC 2181, 8: a time with the highest bit set is none.
     let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl };
-    Some((Record { owner, kind, ttl, data, data_at }, data_at + length))
+    Some((ours.then_some(Record { owner, kind, ttl, data, data_at }), data_at + length))
 }
 
 /// A name in lower case, and where what follows it begins. Pointers lead backwards only, so it ends.
 fn read_name(message: &[u8], mut at: usize) -> Option<(WireName, usize)> {
     let mut name = WireName::new();
     let mut end = None;
+    let mut pointers = 0;
     loop {
         let length = *message.get(at)?;
         match length {
@@ -599,7 +609,8 @@ fn read_name(message: &[u8], mut at: usize) -> Option<(WireName, usize)> {
             0xc0.. => {
                 let target = (usize::from(length & 0x3f) << 8) | usize::from(*message.get(at + 1)?);
                 end.get_or_insert(at + 2);
-                if target >= at {
+                pointers += 1;
+                if target >= at || pointers > POINTERS_MAX {
                     return None;
                 }
                 at = target;
@@ -654,6 +665,25 @@ mod tests {
         check(&answer([0x81, 0x82], &[]), &Decoded::Code(2));
         check(&answer([0x83, 0x80], &[]), &Decoded::Cut);
         check(&answer([0x01, 0x80], &[]), &Decoded::Foreign);
+        // Another class is another world.
+        let mut chaos = answer([0x81, 0x80], &[("@", 1, &[192, 0, 2, 1])]);
+        let class = chaos.len() - 4 - 2 - 4 - 2;
+        chaos[class..class + 2].copy_from_slice(&[0, 3]);
+        check(&chaos, &Decoded::Empty);
+        let chain: Vec<(String, Vec<u8>)> = (0..40)
+            .map(|n| {
+                let owner = if n == 0 { "www.example".to_owned() } else { format!("a{n}.example") };
+                (owner, encode_name(&format!("a{}.example", n + 1)).unwrap().to_vec())
+            })
+            .collect();
+        let links = |count: usize| -> Vec<(&str, u16, &[u8])> {
+            chain[..count].iter().map(|(owner, target)| (owner.as_str(), 5, target.as_slice())).collect()
+        };
+        assert!(matches!(
+            decode(&answer([0x81, 0x80], &links(12)), &encode_name("www.example").unwrap(), Family::V4, 0x1234),
+            Decoded::Alias(_)
+        ));
+        check(&answer([0x81, 0x80], &links(40)), &Decoded::Unreadable);
         let good = answer([0x81, 0x80], &[("@", 1, &[192, 0, 2, 1])]);
         for end in 0..good.len() {
             let cut = decode(&good[..end], &encode_name("www.example").unwrap(), Family::V4, 0x1234);
@@ -670,6 +700,11 @@ mod tests {
         // A pointer to itself, or ahead, is refused.
         assert!(read_name(&[0xc0, 0], 0).is_none());
         assert!(read_name(&[0xc0, 2, 0], 0).is_none());
+        // A chain of pointers of any length would be walked for each record again.
+        let chain: Vec<u8> =
+            std::iter::once(0).chain((0..128u8).flat_map(|n| [0xc0, (2 * n).saturating_sub(1)])).collect();
+        assert_eq!(read_name(&chain, 1 + 2 * 100).map(|(name, _)| name.len()), Some(1));
+        assert!(read_name(&chain, 1 + 2 * 127).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::http::judge::Exchange;
 use crate::http::spec::{Auth, Request};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use sitemon_model::{Evidence, Verdict};
+use sitemon_model::{Evidence, Hop, Verdict};
 use std::borrow::Cow;
 
 /// Bytes of one evidence in all.
@@ -15,6 +15,8 @@ const VALUE_BYTES: usize = 1 << 10;
 const HEADER_BYTES: usize = 6 << 10;
 /// Bytes of the chain's subjects that are shown.
 const CHAIN_BYTES: usize = 2 << 10;
+/// Bytes of the shortest secret that is looked for in URLs.
+const URL_SECRET_BYTES_MIN: usize = 6;
 /// What stands in place of what is hidden.
 const HIDDEN: &str = "(hidden)";
 
@@ -75,6 +77,18 @@ impl Secrets {
         for cause in causes {
             if let Cow::Owned(hidden) = self.hide(&cause.message) {
                 cause.message = hidden.into();
+            }
+        }
+    }
+
+    /// The hops, with secrets hidden in the URLs that the site sent us to: it may put there what it was sent. The
+    /// first URL is the configuration's own. Short secrets stand in URLs by chance, and are not looked for.
+    pub fn hide_in_hops(&self, hops: &mut [Hop]) {
+        for hop in hops.iter_mut().skip(1) {
+            for secret in self.0.iter().filter(|secret| secret.len() >= URL_SECRET_BYTES_MIN) {
+                if hop.url.contains(&**secret) {
+                    hop.url = hop.url.replace(&**secret, HIDDEN).into();
+                }
             }
         }
     }
@@ -179,6 +193,10 @@ mod tests {
         let mut verdict = Verdict::Down(cause("header x-echo is `k3y`"));
         secrets.hide_in(&mut verdict);
         assert_eq!(verdict, Verdict::Down(cause("header x-echo is `(hidden)`")));
+        let hop = |url: &str| Hop { url: url.into(), ..Hop::default() };
+        let mut hops = [hop("http://a/pass+word"), hop("http://a/?k3y=pass+word")];
+        secrets.hide_in_hops(&mut hops);
+        assert_eq!(hops.map(|hop| hop.url.to_string()), ["http://a/pass+word", "http://a/?k3y=(hidden)"]);
         let exchange = Exchange {
             headers: vec![
                 ("server".into(), b"nginx".as_slice().into()),

@@ -191,8 +191,8 @@ enum Speaks {
 
 impl Line {
     /// Whether it seems to stand still, unused and not closed.
-    pub(crate) fn is_quiet(&self) -> bool {
-        match &self.speaks {
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        match &mut self.speaks {
             Speaks::Http1(conn) => conn.is_quiet(),
             Speaks::Http2(h2) => h2.is_open(),
         }
@@ -238,6 +238,9 @@ pub(crate) async fn run(ctx: Context<'_>, run: &mut Run, mut turn: Option<LibcTu
             return Err(Cause::new(Code::HttpRedirectLimit, message));
         }
         let next = redirect::next(url, &method, with_body, status, &location)?;
+        if request.proxy.is_none() {
+            redirect::family(&next.url, request.ip)?;
+        }
         text = next.url.as_str().into();
         Next { method, with_body, .. } = next;
         moved = Some(next.url);

@@ -69,6 +69,13 @@ pub(crate) fn parse_head(block: &[u8]) -> Result<Head, Malformed> {
     let mut lines = block.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let (version, status, reason) = status_line(lines.next().unwrap_or_default())?;
     let mut headers: Headers = Vec::with_capacity(16);
+    // The value of the last header while lines are folded onto it.
+    let mut folded: Vec<u8> = Vec::new();
+    let unfold = |headers: &mut Headers, folded: &mut Vec<u8>| {
+        if let Some((_, value)) = headers.last_mut().filter(|_| !folded.is_empty()) {
+            *value = std::mem::take(folded).into_boxed_slice();
+        }
+    };
     for line in lines {
         if line.is_empty() {
             break;
@@ -78,15 +85,17 @@ pub(crate) fn parse_head(block: &[u8]) -> Result<Head, Malformed> {
         }
         if matches!(line[0], b' ' | b'\t') {
             // RFC 9112, 5.2: a folded line is joined by a space; before the first field it is refused (2.2).
-            let Some((_, value)) = headers.last_mut() else {
+            let Some((_, value)) = headers.last() else {
                 return Err(Malformed("white space before the first header"));
             };
-            let mut joined = std::mem::take(value).into_vec();
-            joined.push(b' ');
-            joined.extend_from_slice(line.trim_ascii());
-            *value = joined.into_boxed_slice();
+            if folded.is_empty() {
+                folded.extend_from_slice(value);
+            }
+            folded.push(b' ');
+            folded.extend_from_slice(line.trim_ascii());
             continue;
         }
+        unfold(&mut headers, &mut folded);
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             return Err(Malformed("a header line without a colon"));
         };
@@ -97,6 +106,7 @@ pub(crate) fn parse_head(block: &[u8]) -> Result<Head, Malformed> {
         let name: Box<str> = name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect::<String>().into();
         headers.push((name, value.trim_ascii().into()));
     }
+    unfold(&mut headers, &mut folded);
     Ok(Head { version, status, reason, headers })
 }
 
@@ -327,6 +337,9 @@ mod tests {
         assert_eq!((good.version, good.status, &*good.reason), (HttpVersion::Http11, 200, "OK"));
         assert_eq!(good.headers[0], ("server".into(), (*b"a").into()));
         assert_eq!(good.headers[1], ("x".into(), (*b"b c").into()));
+        // Thousands of folds cost no more than their bytes.
+        let many = head(&format!("HTTP/1.1 200 OK\r\na:\r\n{}b: c\r\n\r\n", " x\r\n".repeat(100))).unwrap();
+        assert_eq!((&*many.headers[0].1, many.headers.len()), (" x".repeat(100).as_bytes(), 2));
         assert_eq!(head("HTTP/1.0 404\n\n").unwrap().version, HttpVersion::Http10);
         assert_eq!(head("HTTP/1.1 200 \r\n\r\n").unwrap().status, 200);
         for bad in [

@@ -5,6 +5,7 @@
 //! nor when the first byte of the answer came.
 
 use crate::http::conn::{Conn, cause_in};
+use crate::http::tls::tls_error;
 use bytes::Bytes;
 use h2::client::{Connection, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
@@ -228,6 +229,9 @@ const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
+/// The flag of a frame with padding.
+const PADDED: u8 = 8;
+
 impl Tap {
     fn walk(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -242,8 +246,8 @@ impl Tap {
                 self.left =
                     usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
                 self.came = 0;
-                if self.left == 0 || !matches!(self.head[3], DATA | HEADERS | CONTINUATION) {
-                    self.control_bytes += 9 + self.left as u64;
+                if self.left == 0 || self.is_control() {
+                    self.control_bytes += 9;
                 }
                 if self.head[3] == HEADERS {
                     self.header_blocks += 1;
@@ -258,11 +262,23 @@ impl Tap {
             if matches!(self.head[3], HEADERS | CONTINUATION) {
                 self.header_bytes += count as u64;
             }
+            // As they come: a frame that only claims to be long is for the library to refuse.
+            if self.is_control() {
+                self.control_bytes += count as u64;
+            }
             self.left -= count;
             bytes = &bytes[count..];
             if self.left == 0 {
                 self.have = 0;
                 let code = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|index| self.start[at + index]));
+                if self.head[3] == DATA && self.head[4] & PADDED != 0 && self.came > 0 {
+                    // All of it may be padding.
+                    let length =
+                        usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2]);
+                    if length <= 1 + usize::from(self.start[0]) {
+                        self.control_bytes += 9 + length as u64;
+                    }
+                }
                 match (self.head[3], self.came) {
                     (RST_STREAM, 4..) => self.reset = Some(code(0)),
                     (GOAWAY, 8..) => self.farewell = Some(code(4)),
@@ -277,10 +293,17 @@ impl Tap {
         self.waits && (self.header_bytes > self.header_bytes_max || self.header_blocks > BLOCKS_MAX)
     }
 
+    /// Whether the frame that is being read carries nothing of an answer.
+    fn is_control(&self) -> bool {
+        !matches!(self.head[3], DATA | HEADERS | CONTINUATION)
+    }
+
     /// The cause of an end: our own reading of the bytes before the library's words, but for a breach, which
     /// the library found.
     fn cause(&self, errors: &[&h2::Error], phase: Phase) -> Cause {
-        if let Some(error) = &self.error {
+        // What the server said before it cut the connection says more than the cut; an alert of TLS is its word, too.
+        let said = self.reset.is_some() || self.farewell.is_some();
+        if let Some(error) = self.error.as_ref().filter(|error| !said || tls_error(error).is_some()) {
             return cause_in(error, phase);
         }
         let breach = errors.iter().find(|error| error.is_library());
@@ -288,6 +311,12 @@ impl Tap {
         if self.waits && refused || self.is_too_long() {
             let message = format!("the header is longer than {} bytes", self.header_bytes_max);
             return Cause::new(Code::HttpHeaderLimit, message);
+        }
+        // The library bounds the frames of a header, which may be few bytes each.
+        if breach.is_some_and(|breach| breach.reason() == Some(Reason::ENHANCE_YOUR_CALM))
+            && self.head[3] == CONTINUATION
+        {
+            return Cause::new(Code::HttpHeaderLimit, "the header comes in too many frames");
         }
         if self.control_bytes > CONTROL_BYTES_MAX {
             return Cause::new(Code::HttpMalformed, "a flood of frames that carry nothing");
@@ -444,5 +473,28 @@ mod tests {
             assert_eq!((tap.reset, tap.farewell, tap.header_bytes), (Some(2), Some(11), 3), "{size}");
             assert!(tap.began.is_some());
         }
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_counted() {
+        let counted = |frame: &[u8]| {
+            let mut tap = Tap::default();
+            tap.walk(frame);
+            tap.control_bytes
+        };
+        assert_eq!(counted(&[0, 0, 0, DATA, 0, 0, 0, 0, 1]), 9);
+        assert_eq!(counted(&[0, 0, 3, DATA, PADDED, 0, 0, 0, 1, 2, 0, 0]), 12);
+        assert_eq!(counted(&[0, 0, 3, DATA, PADDED, 0, 0, 0, 1, 1, 7, 0]), 0);
+        assert_eq!(counted(&[0, 0, 3, DATA, 0, 0, 0, 0, 1, 2, 0, 0]), 0);
+        assert_eq!(counted(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]), 17);
+    }
+
+    #[test]
+    fn the_servers_word_goes_before_the_cut() {
+        let told = |tap: &Tap| tap.cause(&[], Phase::Wait).code;
+        let reset = || Some(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(told(&Tap { error: reset(), ..Tap::default() }), Code::WaitReset);
+        assert_eq!(told(&Tap { error: reset(), farewell: Some(0), ..Tap::default() }), Code::WaitClosed);
+        assert_eq!(told(&Tap { error: reset(), reset: Some(8), ..Tap::default() }), Code::WaitReset);
     }
 }

@@ -249,7 +249,11 @@ impl HttpCheck {
             address: std::net::SocketAddr::new(*address, port),
             verdict: done.verdict.clone(),
             response_time_us: done.run.exchange.response_time_us,
-            hops: done.run.trace.hops.clone(),
+            hops: {
+                let mut hops = done.run.trace.hops.clone();
+                self.secrets.hide_in_hops(&mut hops);
+                hops
+            },
         });
         let results: Vec<AddressResult> = results.collect();
         // The gravest; the first of several.
@@ -259,7 +263,8 @@ impl HttpCheck {
     }
 
     fn observe(&self, task: &Task<'_>, done: Done, addresses: Vec<AddressResult>) -> Observation {
-        let Done { run, verdict } = done;
+        let Done { mut run, verdict } = done;
+        self.secrets.hide_in_hops(&mut run.trace.hops);
         let evidence = (verdict.fingerprint() != task.last).then(|| evidence::collect(&run.exchange, &self.secrets));
         let evidence = evidence.filter(|evidence| !evidence.is_empty()).map(Box::new);
         let last = run.trace.hops.last();

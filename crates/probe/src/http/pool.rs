@@ -46,29 +46,29 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let line = idle.lines.get_mut(key)?.pop();
-            let Some(line) = line else {
+            let Some(mut line) = line else {
                 idle.lines.remove(key);
                 return None;
             };
             idle.count -= 1;
-            if is_good(&line) {
+            if is_good(&mut line) {
                 return Some(line);
             }
         }
     }
 
     /// Keeps a connection for the next check, with at most `each` others of the same key.
-    pub(crate) fn give(&self, key: PoolKey, line: Line, each: usize) {
+    pub(crate) fn give(&self, key: PoolKey, mut line: Line, each: usize) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.swept.elapsed() > SWEEP || idle.count >= self.max {
             idle.swept = Instant::now();
             idle.lines.retain(|_, lines| {
-                lines.retain(is_good);
+                lines.retain_mut(is_good);
                 !lines.is_empty()
             });
             idle.count = idle.lines.values().map(Vec::len).sum();
         }
-        if idle.count >= self.max || !is_good(&line) {
+        if idle.count >= self.max || !is_good(&mut line) {
             return;
         }
         let lines = idle.lines.entry(key).or_default();
@@ -79,6 +79,6 @@ impl Pool {
     }
 }
 
-fn is_good(line: &Line) -> bool {
+fn is_good(line: &mut Line) -> bool {
     line.born.elapsed() < LIFE && line.is_quiet()
 }

@@ -37,11 +37,13 @@ pub(crate) async fn connect(stream: &mut Stream, proxy: &Proxy, authority: &str)
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| broken(&error))?;
     let mut head = Vec::new();
+    let mut looked = 0;
     loop {
         if !h1::may_begin(&head) {
             return Err(Cause::new(Code::ProxyUnreachable, "the proxy does not speak HTTP"));
         }
-        let Some(end) = h1::head_end(&head, 0) else {
+        let Some(end) = h1::head_end(&head, looked) else {
+            looked = head.len();
             if head.len() > HEAD_BYTES_MAX {
                 return Err(Cause::new(Code::ProxyUnreachable, "the proxy's answer is too long"));
             }
@@ -54,7 +56,10 @@ pub(crate) async fn connect(stream: &mut Stream, proxy: &Proxy, authority: &str)
             .map_err(|h1::Malformed(what)| Cause::new(Code::ProxyUnreachable, format!("the proxy's answer: {what}")))?;
         match answer.status {
             // An interim answer is none.
-            100..=199 => drop(head.drain(..end)),
+            100..=199 => {
+                head.drain(..end);
+                looked = 0;
+            }
             200..=299 if head.len() > end => {
                 return Err(Cause::new(Code::ProxyUnreachable, "the proxy sent more than an answer"));
             }

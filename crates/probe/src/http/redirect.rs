@@ -1,5 +1,7 @@
 //! Where an answer sends the check next, and the cookies set on the way. Pure.
 
+use crate::http::spec::IpChoice;
+use crate::http::tls::server_name;
 use sitemon_model::{Cause, Code};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -52,6 +54,11 @@ pub(crate) fn next(
     if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
         return Err(invalid(format!("redirect to {shown}, which names no server")));
     }
+    // A name that neither TLS nor the authority of a request can hold is nobody's.
+    let host = url.host_str().unwrap_or_default();
+    if http::uri::Authority::try_from(host).is_err() || url.scheme() == "https" && server_name(host).is_none() {
+        return Err(invalid(format!("redirect to {shown}, whose host is no name of a server")));
+    }
     // Who is named in the address of a redirect is not who we are.
     let _ = url.set_username("");
     let _ = url.set_password(None);
@@ -66,6 +73,20 @@ pub(crate) fn next(
     } else {
         Next { url, method: method.clone(), with_body: with_body && status != 303 }
     })
+}
+
+/// Whether the families that may be used leave out the address that a redirect leads to: it is as unreachable as
+/// a name that has no address of them.
+pub(crate) fn family(url: &Url, ip: IpChoice) -> Result<(), Cause> {
+    match literal(url).filter(|address| ip.excludes(*address)) {
+        None => Ok(()),
+        Some(address) => {
+            let (its, ours) = if address.is_ipv4() { (4, 6) } else { (6, 4) };
+            let message =
+                format!("redirect to {address}, an address of IPv{its}, and only IPv{ours} is used (request.ip)");
+            Err(Cause::new(Code::HttpRedirectInvalid, message))
+        }
+    }
 }
 
 /// Whether two addresses have the same origin: scheme, host and port.
@@ -216,7 +237,32 @@ mod tests {
         check("GET", 302, b"http://u:p@c.example/#f", "GET http://c.example/ body");
         check("GET", 302, b"", "GET https://a.example/x/y?z body");
         check("GET", 302, b"ftp://c/", "http.redirect_invalid redirect to `ftp://c/`, expected http or https");
+        check(
+            "GET",
+            302,
+            b"https://a!b/",
+            "http.redirect_invalid redirect to `https://a!b/`, whose host is no name of a server",
+        );
+        check(
+            "GET",
+            302,
+            b"http://a\"b/",
+            "http.redirect_invalid redirect to `http://a\"b/`, whose host is no name of a server",
+        );
+        check("GET", 302, b"http://[::1]:8080/", "GET http://[::1]:8080/ body");
+        check("GET", 302, b"https://a_b.example./", "GET https://a_b.example./ body");
         check("GET", 302, b"http://[x", "http.redirect_invalid redirect to `http://[x`: invalid IPv6 address");
+    }
+
+    #[test]
+    fn families() {
+        let told = |url: &str, ip| family(&Url::parse(url).unwrap(), ip).map_err(|cause| cause.to_string());
+        assert_eq!(told("http://192.0.2.1/", IpChoice::V4), Ok(()));
+        assert_eq!(told("http://a.example/", IpChoice::V6), Ok(()));
+        assert_eq!(told("http://[2001:db8::1]/", IpChoice::Each), Ok(()));
+        let expected =
+            "http.redirect_invalid redirect to 192.0.2.1, an address of IPv4, and only IPv6 is used (request.ip)";
+        assert_eq!(told("http://192.0.2.1/", IpChoice::V6), Err(expected.to_owned()));
     }
 
     #[test]

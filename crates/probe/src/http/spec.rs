@@ -7,12 +7,12 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-pub use parse::{check_pattern, parse, validate_url};
+pub use parse::{address_in, check_pattern, parse, validate_url};
 pub use schema::schema;
 pub use show::{HIDDEN, show};
 
 use sitemon_model::HttpVersion;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +109,13 @@ pub enum IpChoice {
     V6,
     /// Every address is checked.
     Each,
+}
+
+impl IpChoice {
+    /// Whether it leaves this address out.
+    pub const fn excludes(self, address: IpAddr) -> bool {
+        matches!((self, address), (Self::V4, IpAddr::V6(_)) | (Self::V6, IpAddr::V4(_)))
+    }
 }
 
 /// `request.resolver`

@@ -26,6 +26,10 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 /// Chains whose facts are kept; beyond it, all are forgotten.
 const CHAINS_MAX: usize = 20_000;
+/// Bytes of their certificates: a server may show a large one, and another each time.
+const CHAINS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the certificates of a chain that is kept; the usual ones have four thousand.
+const CHAIN_BYTES_MAX: usize = 16 << 10;
 /// Roots with which one chain is known to be good; beyond it, it is verified again.
 const TRUSTS_MAX: usize = 64;
 /// Bytes of the chains that are looked at; a server that shows more is refused by the handshake's own limit.
@@ -174,7 +178,29 @@ impl Trust {
 pub struct Certificates {
     provider: Arc<CryptoProvider>,
     built_in: Mutex<Option<Arc<Trust>>>,
-    chains: Mutex<HashMap<u64, Arc<Chain>>>,
+    chains: Mutex<Chains>,
+}
+
+/// The chains that servers showed, by the hash of the server's own certificate.
+#[derive(Debug, Default)]
+struct Chains {
+    by_hash: HashMap<u64, Arc<Chain>>,
+    /// Bytes of their certificates.
+    bytes: usize,
+}
+
+impl Chains {
+    fn keep(&mut self, key: u64, chain: &Arc<Chain>) {
+        let bytes = chain.bytes();
+        if bytes > CHAIN_BYTES_MAX {
+            return;
+        }
+        if self.by_hash.len() >= CHAINS_MAX || self.bytes + bytes > CHAINS_BYTES_MAX {
+            *self = Self::default();
+        }
+        let before = self.by_hash.insert(key, chain.clone());
+        self.bytes = self.bytes + bytes - before.map_or(0, |chain| chain.bytes());
+    }
 }
 
 impl Default for Certificates {
@@ -190,7 +216,7 @@ impl Default for Certificates {
             aws_lc_rs::kx_group::X25519MLKEM768,
         ];
         let provider = CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() };
-        Self { provider: Arc::new(provider), built_in: Mutex::new(None), chains: Mutex::new(HashMap::new()) }
+        Self { provider: Arc::new(provider), built_in: Mutex::new(None), chains: Mutex::default() }
     }
 }
 
@@ -231,17 +257,13 @@ impl Certificates {
                     .zip(std::iter::once(end_entity).chain(intermediates))
                     .all(|(a, b)| **a == **b)
         };
-        if let Some(chain) = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        if let Some(chain) = self.chains.lock().unwrap_or_else(PoisonError::into_inner).by_hash.get(&key)
             && same(chain)
         {
             return chain.clone();
         }
         let chain = Arc::new(Chain::read(end_entity, intermediates));
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if chains.len() >= CHAINS_MAX {
-            chains.clear();
-        }
-        chains.insert(key, chain.clone());
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner).keep(key, &chain);
         chain
     }
 }
@@ -321,6 +343,11 @@ impl Chain {
             }
             error => error,
         }
+    }
+
+    /// Bytes of its certificates.
+    fn bytes(&self) -> usize {
+        self.certificates.iter().map(|certificate| certificate.len()).sum()
     }
 
     fn is_verified(&self, trust: &Trust, now: UnixTime) -> bool {

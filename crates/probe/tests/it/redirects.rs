@@ -159,3 +159,24 @@ async fn to_tls_and_its_failure() {
     assert_eq!((observation.status, observation.response_time_us), (None, None));
     assert!(observation.certificate.is_some());
 }
+
+#[tokio::test]
+async fn to_an_address_of_the_other_family() {
+    let site = FaultySite::start().expect("a site");
+    let to = format!("http://[::1]:{}/page", site.address(Scheme::Http).port());
+    let url = site.url(Scheme::Http, &format!("redirect?location={}", encode(&to))).expect("a URL");
+    let observation = ready(&url, TIMEOUT, &json!({"request": {"ip": 4}})).check().await;
+    assert_eq!(told(&observation), "down: http.redirect_invalid", "{}", why(&observation));
+    assert_eq!(phases(&observation), "connect send wait receive");
+    assert_eq!(told(&ready(&url, TIMEOUT, &json!({})).check().await), "up");
+}
+
+#[tokio::test]
+async fn what_we_sent_is_hidden_where_a_redirect_repeats_it() {
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "redirect?location=/page?key=s3cret-token").expect("a URL");
+    let request = json!({"request": {"auth": {"bearer": "s3cret-token"}}});
+    let observation = ready(&url, TIMEOUT, &request).check().await;
+    assert_eq!(told(&observation), "up", "{}", why(&observation));
+    assert!(observation.hops[1].url.ends_with("/page?key=(hidden)"), "{}", observation.hops[1].url);
+}

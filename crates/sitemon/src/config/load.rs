@@ -545,7 +545,7 @@ impl Loader<'_> {
                 self.sources.origins().paths().filter_map(|path| path.canonicalize().ok()).collect();
             let mut seen = main;
             self.begin(&[], &[]);
-            for at in at.list(&mut faults) {
+            for at in at.one_or_list(&mut faults) {
                 self.include(&at, &mut seen);
             }
         }
@@ -705,7 +705,7 @@ fn read_network(at: Option<At<'_>>, faults: &mut Faults) -> (Policy, Vec<String>
     fields.finish(faults);
     let Some(at) = refuse else { return default() };
     let policy = Policy::parse(&at, faults);
-    let words = at.list(&mut Faults::default());
+    let words = at.one_or_list(&mut Faults::default());
     (policy, words.iter().filter_map(|at| at.str(&mut Faults::default()).map(str::to_owned)).collect())
 }
 

@@ -20,8 +20,7 @@ pub fn schema() -> Value {
     put(
         "include",
         json!({
-            "type": ["array", "null"],
-            "items": {"type": "string"},
+            "anyOf": [{"type": "string"}, {"type": ["array", "null"], "items": {"type": "string"}}],
             "description": "Other files with sites: paths, also with `*`, `?`, `[…]` and `**`. Each has a list `sites` (and keys `x-…`), and relative paths in it are relative to it.",
         }),
     );
@@ -254,8 +253,7 @@ fn limits() -> Value {
 
 fn network() -> Value {
     let refuse = json!({
-        "type": ["array", "null"],
-        "items": {"type": "string"},
+        "anyOf": [{"type": "string"}, {"type": ["array", "null"], "items": {"type": "string"}}],
         "default": ["metadata", "link-local"],
         "description": "Addresses that are never dialled: `metadata`, `link-local`, `loopback`, `private`, `multicast`, `reserved`, addresses and ranges such as 10.0.0.0/8.",
     });

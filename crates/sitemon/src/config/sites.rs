@@ -14,6 +14,7 @@ use sitemon_plugin::Plugin;
 use sitemon_probe::{Check, Common, Files};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
@@ -112,7 +113,7 @@ impl Sites {
             }
         }
         if matches!(defaults.value, Value::Map(_)) {
-            self.read(&defaults, "defaults", None, &mut faults);
+            self.read(&defaults, "defaults", Target::default(), &mut faults);
         }
         // With faults in them they are left out, so that they are told once and not for each site.
         let usable = !faults.any_errors();
@@ -160,16 +161,16 @@ impl Sites {
             faults.error(node.place, url, "is missing, expected a URL such as https://shop.example/");
         }
         let name = self.name(entries, url.as_ref(), node.place, path, faults);
-        let secure = url.as_deref().map(is_secure);
+        let target = url.as_deref().map(Target::of).unwrap_or_default();
 
-        let key = self.hash(node, secure);
+        let key = self.hash(node, target);
         let known = self.specs.get(&key).cloned().or_else(|| self.known(key));
         let shared = match known {
             Some(shared) if !shared.warned || self.repeated > REPEATED_WARNINGS_MAX => Some(shared),
             _ => {
                 let merged = self.defaults.as_ref().map(|defaults| merge(defaults, node, false));
                 let before = faults.0.len();
-                let shared = self.read(merged.as_ref().unwrap_or(node), &path(), secure, faults);
+                let shared = self.read(merged.as_ref().unwrap_or(node), &path(), target, faults);
                 let warned = faults.0.len() > before;
                 self.repeated += usize::from(warned);
                 shared.inspect(|shared| {
@@ -253,9 +254,9 @@ impl Sites {
     }
 
     /// The hash of all keys of a site but name and URL, and of what else decides how they are read.
-    fn hash(&mut self, node: &Node, secure: Option<bool>) -> u128 {
+    fn hash(&mut self, node: &Node, target: Target) -> u128 {
         self.buffer.clear();
-        self.buffer.push(secure.map_or(2, u8::from));
+        target.encode(&mut self.buffer);
         self.buffer.extend(self.under.to_le_bytes());
         if let Value::Map(entries) = &node.value {
             for (key, node) in entries {
@@ -276,7 +277,7 @@ impl Sites {
     }
 
     /// Reads all keys of a site but name and URL.
-    fn read(&mut self, node: &Node, path: &str, secure: Option<bool>, faults: &mut Faults) -> Option<Shared> {
+    fn read(&mut self, node: &Node, path: &str, target: Target, faults: &mut Faults) -> Option<Shared> {
         let errors = |faults: &Faults| faults.0.iter().filter(|fault| !fault.warning).count();
         let before = errors(faults);
         let mut fields = At::new(node, path).map(faults);
@@ -311,7 +312,7 @@ impl Sites {
 
         let mut check = None;
         if let Some(kind) = kind {
-            check = self.check(kind, &mut fields, node, timeout, &plugins, secure, faults);
+            check = self.check(kind, &mut fields, node, timeout, &plugins, target, faults);
             fields.finish(faults);
         }
         if errors(faults) > before {
@@ -343,12 +344,12 @@ impl Sites {
         node: &Node,
         timeout: Option<Duration>,
         plugins: &[(PluginChoice, Arc<dyn Plugin>)],
-        secure: Option<bool>,
+        target: Target,
         faults: &mut Faults,
     ) -> Option<SharedCheck> {
         self.buffer.clear();
         encode_text(kind.name, &mut self.buffer);
-        self.buffer.push(secure.map_or(2, u8::from));
+        target.encode(&mut self.buffer);
         self.buffer.extend(timeout.unwrap_or_default().as_nanos().to_le_bytes());
         for (choice, _) in plugins {
             encode_text(&choice.name, &mut self.buffer);
@@ -366,7 +367,8 @@ impl Sites {
         let common = Common {
             timeout: timeout.unwrap_or(TIMEOUT),
             plugins: plugins.iter().map(|(_, plugin)| Arc::clone(plugin)).collect(),
-            secure,
+            secure: target.secure,
+            address: target.address,
             files: self.files.clone(),
         };
         let (told, known) = (faults.0.len(), fields.known().len());
@@ -411,8 +413,34 @@ fn kind_keys(node: &Node) -> impl Iterator<Item = &(Key, Node)> {
     entries.iter().filter(|(key, node)| !OUTSIDE_CHECK.contains(&&*key.name) && !node.is_null())
 }
 
-fn is_secure(url: &str) -> bool {
-    url.trim_start().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+/// What of a site's URL decides how its keys are read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Target {
+    /// Whether the scheme is a secure one.
+    secure: Option<bool>,
+    /// The host, where it is an address.
+    address: Option<IpAddr>,
+}
+
+impl Target {
+    fn of(url: &str) -> Self {
+        let secure = url.trim_start().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        // A hundred thousand names are not parsed for the few addresses among them: the last label of those begins
+        // with a digit, or they stand in brackets.
+        let host =
+            url.split(['/', '?', '#', '\\']).find(|part| !part.is_empty() && !part.ends_with(':')).unwrap_or_default();
+        let label = host.split(':').next().unwrap_or_default().trim_end_matches('.').rsplit('.').next();
+        let may_be =
+            host.starts_with('[') || label.is_none_or(|label| !label.starts_with(|c: char| c.is_ascii_alphabetic()));
+        let address = if may_be { sitemon_probe::http::spec::address_in(url) } else { None };
+        Self { secure: Some(secure), address }
+    }
+
+    /// Appends it to what a check is known by.
+    fn encode(self, buffer: &mut Vec<u8>) {
+        buffer.push(self.secure.map_or(2, u8::from));
+        buffer.push(self.address.map_or(0, |address| if address.is_ipv4() { 4 } else { 6 }));
+    }
 }
 
 fn read_interval(at: &At<'_>, faults: &mut Faults) -> Option<Duration> {

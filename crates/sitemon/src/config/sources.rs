@@ -5,6 +5,7 @@ use super::origins::Origins;
 use sitemon_model::tree::{Fault, Place};
 use sitemon_probe::Files;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -140,11 +141,14 @@ impl Sources {
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let told = |error: &std::io::Error| format!("cannot read {}: {}", path.display(), reason(error));
-    let size = std::fs::metadata(path).map_err(|error| told(&error))?.len();
-    if size > FILE_BYTES_MAX {
+    let file = std::fs::File::open(path).map_err(|error| told(&error))?;
+    let mut content = Vec::new();
+    // What is no file, as a pipe is, does not say how much it holds.
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| told(&error))?;
+    if content.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("cannot read {}: it is larger than 64MiB, the bound", path.display()));
     }
-    std::fs::read(path).map_err(|error| told(&error))
+    Ok(content)
 }
 
 /// Why a file cannot be read, without the number that only programmers know.

@@ -161,7 +161,8 @@ fn every_answer_shows_itself_by_plain_http() {
         for fault in faults {
             let site = &site;
             scope.spawn(move || {
-                let hangs = fault.expected(Scheme::Http).is_some_and(|expected| expected.contains("timeout"));
+                let hangs = fault.name == "switch"
+                    || fault.expected(Scheme::Http).is_some_and(|expected| expected.contains("timeout"));
                 let patience = if hangs { PATIENCE } else { LONG };
                 let begun = Instant::now();
                 // A drip never makes the client's read wait as long as its patience: it is given up by size.

@@ -20,6 +20,8 @@ pub const WINDOW_MAX: u64 = 8 << 20;
 /// Bytes that one step gives at most.
 pub const STEP_BYTES: usize = 16 << 10;
 
+/// Members of a gzip body that may be empty; more would only take time.
+const EMPTY_MEMBERS_MAX: u32 = 1000;
 /// Bytes of zlib's inflate: its window and its tables.
 const INFLATE_BYTES: usize = 48 << 10;
 /// Bytes of zstd's context, its tables and the workspace of its literals.
@@ -63,6 +65,8 @@ enum Decoder {
         gzip: bool,
         ended: bool,
         fresh: bool,
+        /// Members so far with nothing in them: each takes as long as a page.
+        idle: u32,
     },
     /// `deflate` before its first two bytes told whether it is zlib or raw.
     Deflate {
@@ -242,7 +246,7 @@ const GARBAGE: &str = "bytes after the end";
 
 impl Decoder {
     fn gzip() -> Self {
-        Self::Inflate { inner: Box::new(Decompress::new_gzip(15)), gzip: true, ended: false, fresh: true }
+        Self::Inflate { inner: Box::new(Decompress::new_gzip(15)), gzip: true, ended: false, fresh: true, idle: 0 }
     }
 
     const fn held_bytes(&self) -> usize {
@@ -265,7 +269,7 @@ impl Decoder {
 
     fn run(&mut self, input: &mut &[u8], out: &mut [u8]) -> Result<Progress, String> {
         match self {
-            Self::Inflate { inner, gzip, ended, fresh } => inflate(inner, *gzip, ended, fresh, input, out),
+            Self::Inflate { inner, gzip, ended, fresh, idle } => inflate(inner, *gzip, ended, fresh, idle, input, out),
             Self::Deflate { first } => {
                 let Some(cmf) = *first else {
                     *first = input.first().copied();
@@ -280,8 +284,8 @@ impl Decoder {
                 let mut ended = false;
                 let mut fresh = true;
                 let mut head: &[u8] = &[cmf];
-                let progress = inflate(&mut inner, false, &mut ended, &mut fresh, &mut head, out)?;
-                *self = Self::Inflate { inner, gzip: false, ended, fresh };
+                let progress = inflate(&mut inner, false, &mut ended, &mut fresh, &mut 0, &mut head, out)?;
+                *self = Self::Inflate { inner, gzip: false, ended, fresh, idle: 0 };
                 match progress {
                     Progress::Wrote(0) => self.run(input, out),
                     progress => Ok(progress),
@@ -299,6 +303,7 @@ fn inflate(
     gzip: bool,
     ended: &mut bool,
     fresh: &mut bool,
+    idle: &mut u32,
     input: &mut &[u8],
     out: &mut [u8],
 ) -> Result<Progress, String> {
@@ -309,6 +314,10 @@ fn inflate(
                 None => return Ok(Progress::Wrote(written)),
                 // RFC 1952 section 2.2: members simply follow each other.
                 Some(0x1f) if gzip => {
+                    *idle += u32::from(inner.total_out() == 0);
+                    if *idle > EMPTY_MEMBERS_MAX {
+                        return Err(format!("more than {EMPTY_MEMBERS_MAX} empty members"));
+                    }
                     *inner = Decompress::new_gzip(15);
                     *ended = false;
                     *fresh = false;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub struct Expected {
     expect: ExpectJson,
     matches: Option<Arc<Compiled>>,
+    cost: Cost,
 }
 
 impl Expected {
@@ -23,8 +24,85 @@ impl Expected {
             ),
             None => None,
         };
-        Ok(Self { expect: expect.clone(), matches })
+        Ok(Self { expect: expect.clone(), matches, cost: Cost::of(&expect.path_text) })
     }
+
+    /// Whether its path can be followed through a text at once, without keeping others waiting.
+    pub fn is_affordable(&self, size: Size) -> bool {
+        self.cost.visits(size) <= VISITS_MAX
+    }
+}
+
+/// Values that a path may visit: some hundred milliseconds, and some ten megabytes of what it found on the way.
+const VISITS_MAX: u64 = 4 << 20;
+/// Visits that compiling a pattern of `match()` or `search()` counts as; that is done anew for each value.
+const PATTERN_VISITS: u64 = 100;
+/// The same for a pattern that stands in the body itself, and so may be a large one.
+const FOREIGN_PATTERN_VISITS: u64 = 1 << 20;
+
+/// What makes a path dear, by its text.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Cost {
+    /// `..`: each after the first, or within a filter, visits what is below a value again for each value above it.
+    descents: u32,
+    /// Whether there is a filter.
+    filters: bool,
+    /// `$` within a filter, followed by what finds many: the whole text for each value.
+    roots: u32,
+    /// Calls of `match()` and `search()`.
+    patterns: u64,
+}
+
+impl Cost {
+    fn of(path: &str) -> Self {
+        let mut cost = Self::default();
+        let mut quote = None;
+        let mut characters = path.char_indices().peekable();
+        while let Some((at, character)) = characters.next() {
+            match (quote, character) {
+                (Some(_), '\\') => drop(characters.next()),
+                (Some(end), _) => {
+                    if character == end {
+                        quote = None;
+                    }
+                }
+                (None, '\'' | '"') => quote = Some(character),
+                (None, '.') if path[at..].starts_with("..") => {
+                    characters.next();
+                    cost.descents += 1;
+                }
+                (None, '?') => cost.filters = true,
+                (None, '$') if at > 0 => {
+                    let query = path[at..].split([' ', ')', ',', '=', '<', '>', '&', '|']).next().unwrap_or_default();
+                    cost.roots += u32::from(query.contains("..") || query.contains('*') || query.contains('?'));
+                }
+                (None, 'm' | 's') if ["match(", "search("].iter().any(|call| path[at..].starts_with(call)) => {
+                    let arguments = path[at..].split_once(',').map_or("", |(_, rest)| rest.trim_start());
+                    let literal = arguments.starts_with(['\'', '"']);
+                    cost.patterns += if literal { PATTERN_VISITS } else { FOREIGN_PATTERN_VISITS };
+                }
+                (None, _) => {}
+            }
+        }
+        cost
+    }
+
+    fn visits(self, size: Size) -> u64 {
+        let again = u64::from(size.depth).saturating_pow(self.descents.saturating_sub(u32::from(!self.filters)));
+        let whole = size.values.saturating_pow(self.roots);
+        size.values.saturating_mul(again).saturating_mul(whole).saturating_mul(1 + self.patterns)
+    }
+}
+
+/// How much a JSON text holds, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Values of all kinds.
+    pub values: u64,
+    /// The most brackets that are open at one place.
+    pub depth: u32,
+    /// Bytes that the text and its values take.
+    pub bytes: usize,
 }
 
 /// Bytes that the values of a JSON text may take, of the 64 MiB that all checks share by default. A megabyte of
@@ -33,18 +111,27 @@ pub const PARSED_BYTES_MAX: usize = 48 << 20;
 
 /// Bytes that a JSON text and its values take at most: each comma and opening bracket may stand for a value,
 /// each colon says that one is in an object, and what holds them grows by doubling.
-pub fn parsed_bytes(text: &str) -> usize {
+pub fn size_of_json(text: &str) -> Size {
     const VALUE: usize = 2 * size_of::<Value>();
     const ENTRY: usize = 2 * (size_of::<Value>() + size_of::<String>() + 2 * size_of::<usize>());
     let (mut values, mut entries) = (1usize, 0);
+    let (mut open, mut depth) = (0u32, 0);
     for byte in text.bytes() {
         match byte {
-            b',' | b'[' | b'{' => values += 1,
+            b',' => values += 1,
+            b'[' | b'{' => {
+                values += 1;
+                open += 1;
+                depth = depth.max(open);
+            }
+            b']' | b'}' => open = open.saturating_sub(1),
             b':' => entries += 1,
             _ => {}
         }
     }
-    2 * text.len() + values.saturating_sub(entries) * VALUE + entries * ENTRY
+    let bytes = 2 * text.len() + values.saturating_sub(entries) * VALUE + entries * ENTRY;
+    // Deeper ones are not read.
+    Size { values: values as u64, depth: depth.clamp(1, 128), bytes }
 }
 
 /// The causes of all expectations that do not hold on a text that was received whole.
@@ -140,5 +227,28 @@ fn equal_numbers(a: &Number, b: &Number) -> bool {
     match (whole(a), whole(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a.as_f64() == b.as_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_cost_too_much_are_told_by_their_text() {
+        let values = |count: usize, depth: usize| {
+            size_of_json(&format!("{}{}1{}", "[".repeat(depth), "1,".repeat(count), "]".repeat(depth)))
+        };
+        let affordable = |path: &str, size: Size| Cost::of(path).visits(size) <= VISITS_MAX;
+        let (small, large, deep) = (values(1000, 3), values(500_000, 3), values(500_000, 100));
+        for path in ["$.a.b[0]", "$..a", "$..*", "$[?@.a == 1]", "$.list[?@.id == $.current].name", "$['..']..b"] {
+            assert!(affordable(path, deep), "{path}");
+        }
+        for path in ["$..a..b", "$[?@..a]", "$[?match(@.a, 'x')]", "$[?@ == $..b]", "$.a[?search(@, @)]"] {
+            assert!(affordable(path, values(1, 1)), "{path}");
+            assert!(!affordable(path, deep), "{path}");
+        }
+        assert!(affordable("$..a..b", large) && affordable("$[?match(@.a, 'x')]", small));
+        assert!(!affordable("$[?match(@.a, @.b)]", small));
     }
 }

@@ -169,7 +169,7 @@ enum Json {
     Held(String),
     /// More than `limits.body_held`.
     TooLong,
-    /// More values than may be held at once.
+    /// More values than may be held at once, or than a path may visit.
     TooMany,
 }
 
@@ -423,13 +423,13 @@ impl Inspection {
         if let Err(message) = self.chain.finish() {
             return self.fail(Code::BodyDecode, message);
         }
-        let json = self.readers.json_bytes();
-        if json > json::PARSED_BYTES_MAX {
-            self.readers.json = Some(Json::TooMany);
-        } else if json > 0
-            && let Some(step) = self.reserve(self.would_hold(0) + json)
-        {
-            return step;
+        if let Some(json) = self.readers.json_size() {
+            let affordable = self.readers.shared.json.iter().all(|expected| expected.is_affordable(json));
+            if json.bytes > json::PARSED_BYTES_MAX || !affordable {
+                self.readers.json = Some(Json::TooMany);
+            } else if let Some(step) = self.reserve(self.would_hold(0) + json.bytes) {
+                return step;
+            }
         }
         self.flushed = true;
         let Self { charset, readers, .. } = self;
@@ -480,11 +480,11 @@ impl Readers {
         }
     }
 
-    /// Bytes that parsing the JSON takes beside its text.
-    fn json_bytes(&self) -> usize {
+    /// What reading the JSON takes beside its text.
+    fn json_size(&self) -> Option<json::Size> {
         match &self.json {
-            Some(Json::Held(text)) => json::parsed_bytes(text),
-            _ => 0,
+            Some(Json::Held(text)) => Some(json::size_of_json(text)),
+            _ => None,
         }
     }
 

@@ -176,6 +176,7 @@ fn what_is_wrong_with_a_coding_is_told() {
         (&["deflate"], with_garbage(zlib(data)), "body.decode deflate: bytes after the end"),
         (&["br"], with_garbage(brotli(data)), "body.decode br: bytes after the end"),
         (&["zstd"], with_garbage(zstd(data)), "body.decode zstd: what follows is no frame"),
+        (&["gzip"], gzip(b"").repeat(1002), "body.decode gzip: more than 1000 empty members"),
         (&["gzip"], wrong_sum, "body.decode gzip: broken data"),
         (&["gzip"], b"<html>".to_vec(), "body.decode gzip: broken data"),
         (&["br"], large_window, "body.decode br: a large window, which no web server may send"),
@@ -438,6 +439,12 @@ fn json_that_is_none_or_too_long() {
     let many = format!("[{}1]", "1,".repeat(500_000));
     let many = seen(body(), Limits::default(), &head(None, &[]), many.as_bytes(), 10_000);
     assert_eq!(told(&many.faults), ["body.limit too many values to be read as JSON"]);
+    // A path that would go through the same values again and again.
+    let again = ExpectBody { json: vec![json("$..a..b..c", JsonTest::default())], ..ExpectBody::default() };
+    let nested = format!("{}1{}", "[1,".repeat(120), "]".repeat(120));
+    let nested = format!("[{}1]", format!("{nested},").repeat(50));
+    let nested = seen(again, Limits::default(), &head(None, &[]), nested.as_bytes(), 10_000);
+    assert_eq!(told(&nested.faults), ["body.limit too many values to be read as JSON"]);
     let usual = format!("[{}1]", "{\"name\": \"value\", \"number\": 12345},".repeat(25_000));
     let usual = seen(body(), Limits::default(), &head(None, &[]), usual.as_bytes(), 10_000);
     assert_eq!((told(&usual.faults), usual.failed.len()), (vec![], 2), "it is read, and has no $.a");

@@ -61,7 +61,15 @@ pub fn validate_url(text: &str) -> Result<(), String> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(format!("`{}` has no host, {EXPECTED}", shown()));
     }
+    if url.port() == Some(0) {
+        return Err(format!("`{}` has the port 0, at which nobody can listen", shown()));
+    }
     Ok(())
+}
+
+/// The host of a URL, where that is an address.
+pub fn address_in(url: &str) -> Option<IpAddr> {
+    crate::http::redirect::literal(&Url::parse(url).ok()?)
 }
 
 /// A text that should be a URL, without what may be a name and a password in it.
@@ -183,7 +191,8 @@ fn read_request(at: &At<'_>, common: &Common, faults: &mut Faults, request: &mut
         request.http = value;
     }
     let choices = [("any", IpChoice::Any), ("4", IpChoice::V4), ("6", IpChoice::V6), ("each", IpChoice::Each)];
-    if let Some(value) = fields.take("ip").and_then(|at| at.one_of(faults, &choices)) {
+    let ip = fields.take("ip");
+    if let Some(value) = ip.as_ref().and_then(|at| at.one_of(faults, &choices)) {
         request.ip = value;
     }
     if let Some(value) = fields.take("resolver").and_then(|at| read_resolver(&at, faults)) {
@@ -194,6 +203,9 @@ fn read_request(at: &At<'_>, common: &Common, faults: &mut Faults, request: &mut
     }
     request.connect_to = fields.take("connect_to").and_then(|at| read_connect_to(&at, faults));
     request.proxy = fields.take("proxy").and_then(|at| read_proxy(&at, common, faults));
+    if let Some(at) = &ip {
+        check_family(at, common, request, faults);
+    }
     if let Some(value) = fields.take("connection").and_then(|at| at.one_of(faults, &[("new", false), ("reuse", true)]))
     {
         request.reuse = value;
@@ -208,6 +220,19 @@ fn read_request(at: &At<'_>, common: &Common, faults: &mut Faults, request: &mut
         read_limits(&at, faults, &mut request.limits);
     }
     fields.finish(faults);
+}
+
+/// An address that is dialled must be of the family that alone may be used.
+fn check_family(at: &At<'_>, common: &Common, request: &Request, faults: &mut Faults) {
+    let (what, address) = match (&request.proxy, &request.connect_to) {
+        (Some(proxy), _) => ("the address in `proxy`", proxy.host.parse().ok()),
+        (None, Some(to)) => ("the address in `connect_to`", to.host.parse().ok()),
+        (None, None) => ("the address in `url`", common.address),
+    };
+    if let Some(address) = address.filter(|address| request.ip.excludes(*address)) {
+        let family = if address.is_ipv4() { 4 } else { 6 };
+        at.error(faults, format!("leaves out {what}, {address}, expected {family} or any"));
+    }
 }
 
 fn method(at: &At<'_>, faults: &mut Faults) -> Option<Arc<str>> {
@@ -248,8 +273,13 @@ fn read_headers(at: &At<'_>, common: &Common, faults: &mut Faults) -> Vec<Header
             at.error(faults, "holds a control character, expected a text of one line");
             continue;
         }
+        let value = value.trim();
+        if name == "host" && (value.contains('@') || http::uri::Authority::try_from(value).is_err()) {
+            at.error(faults, "is no host, expected a name or an address, and perhaps a port");
+            continue;
+        }
         let secret = secret || SECRET_HEADERS.contains(&name.as_str());
-        headers.push(Header { name: name.into(), value: value.trim().into(), secret });
+        headers.push(Header { name: name.into(), value: value.into(), secret });
     }
     headers
 }
@@ -298,24 +328,30 @@ fn read_resolver(at: &At<'_>, faults: &mut Faults) -> Option<Resolver> {
     match &at.node.value {
         Value::Scalar { text, .. } if &**text == "system" => Some(Resolver::System),
         Value::Scalar { text, .. } if &**text == "libc" => Some(Resolver::Libc),
-        Value::List(items) if !items.is_empty() => {
+        Value::List(items) if items.is_empty() => {
+            at.expected(faults, "system, libc, or a list of ADDRESS:PORT");
+            None
+        }
+        Value::Map(_) => {
+            at.expected(faults, "system, libc, or a list of ADDRESS:PORT");
+            None
+        }
+        _ => {
+            let alone = matches!(at.node.value, Value::Scalar { .. });
             let servers: Vec<Option<SocketAddr>> = at
-                .list(faults)
+                .one_or_list(faults)
                 .iter()
                 .map(|at| {
                     let text = at.str(faults)?;
                     let server = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)));
                     if server.is_none() {
-                        at.expected(faults, "ADDRESS:PORT of a name server");
+                        let listed = "ADDRESS:PORT of a name server";
+                        at.expected(faults, if alone { "system, libc, or a list of ADDRESS:PORT" } else { listed });
                     }
                     server
                 })
                 .collect();
             servers.into_iter().collect::<Option<Vec<_>>>().map(Resolver::Servers)
-        }
-        _ => {
-            at.expected(faults, "system, libc, or a list of ADDRESS:PORT");
-            None
         }
     }
 }
@@ -459,14 +495,14 @@ fn read_limits(at: &At<'_>, faults: &mut Faults, limits: &mut Limits) {
 fn read_expect(at: &At<'_>, common: &Common, faults: &mut Faults, expect: &mut Expect) {
     let mut fields = at.map(faults);
     if let Some(at) = fields.take("status") {
-        expect.status = at.list(faults).iter().filter_map(|at| read_status(at, faults)).collect();
+        expect.status = at.one_or_list(faults).iter().filter_map(|at| read_status(at, faults)).collect();
         if matches!(&at.node.value, Value::List(items) if items.is_empty()) {
             at.error(faults, "is empty, expected a list such as [200-299]");
         }
     }
     if let Some(at) = fields.take("http_version") {
         let choices = [("1.0", HttpVersion::Http10), ("1.1", HttpVersion::Http11), ("2", HttpVersion::Http2)];
-        expect.http_version = at.list(faults).iter().filter_map(|at| at.one_of(faults, &choices)).collect();
+        expect.http_version = at.one_or_list(faults).iter().filter_map(|at| at.one_of(faults, &choices)).collect();
     }
     if let Some(at) = fields.take("headers") {
         for (key, at) in at.map(faults).all() {
@@ -517,7 +553,7 @@ fn read_expect_body(at: &At<'_>, faults: &mut Faults, body: &mut ExpectBody) {
         [("matches", &mut body.matches), ("matches_any", &mut body.matches_any), ("absent", &mut body.absent)]
     {
         if let Some(at) = fields.take(name) {
-            *patterns = at.list(faults).iter().filter_map(|at| read_pattern(at, faults)).collect();
+            *patterns = at.one_or_list(faults).iter().filter_map(|at| read_pattern(at, faults)).collect();
         }
     }
     if let Some(at) = fields.take("extract") {

@@ -22,7 +22,10 @@ fn refer_default(name: &str, default: impl Into<Value>, description: &str) -> Va
 }
 
 fn patterns(description: &str) -> Value {
-    json!({"type": ["array", "null"], "items": {"$ref": "#/$defs/pattern"}, "description": description})
+    json!({
+        "anyOf": [{"$ref": "#/$defs/pattern"}, {"type": ["array", "null"], "items": {"$ref": "#/$defs/pattern"}}],
+        "description": description,
+    })
 }
 
 fn request() -> Value {
@@ -69,15 +72,16 @@ fn request() -> Value {
             },
             "ip": {
                 "enum": ["any", "4", "6", 4, 6, "each", null], "default": "any",
-                "description": "Which addresses are tried: `any` races both families as RFC 8305 says, `4` and `6` use that family only, `each` checks every address.",
+                "description": "Which addresses are tried: `any` races both families as RFC 8305 says, `4` and `6` use that family only (an address of the other one in `url` or `connect_to` is a fault, and a redirect to one is invalid), `each` checks every address.",
             },
             "resolver": {
                 "anyOf": [
                     {"enum": ["system", "libc", null]},
+                    {"type": "string"},
                     {"type": "array", "minItems": 1, "items": {"type": "string"}},
                 ],
                 "default": "system",
-                "description": "Who is asked for names: `system` asks the machine's own name servers and hosts file, `libc` uses getaddrinfo, a list holds name servers as ADDRESS:PORT.",
+                "description": "Who is asked for names: `system` asks the machine's own name servers and hosts file, `libc` uses getaddrinfo, ADDRESS:PORT, or a list of them, are name servers.",
             },
             "dns_cache": {
                 "enum": ["none", "ttl", null], "default": "none",
@@ -120,25 +124,24 @@ fn request() -> Value {
 }
 
 fn expect() -> Value {
+    let status = json!({"anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 999},
+        {"type": "string", "pattern": "^([1-9][0-9]{2}(-[1-9][0-9]{2})?|[1-9](xx|XX))$|\\$\\{"},
+    ]});
+    let version = json!({"enum": ["1.0", "1.1", "2", 1.0, 1.1, 2]});
     json!({
         "type": ["object", "null"],
         "additionalProperties": false,
         "description": "What is expected of the answer.",
         "properties": {
             "status": {
-                "type": ["array", "null"],
-                "minItems": 1,
-                "items": {"anyOf": [
-                    {"type": "integer", "minimum": 100, "maximum": 999},
-                    {"type": "string", "pattern": "^([1-9][0-9]{2}(-[1-9][0-9]{2})?|[1-9](xx|XX))$|\\$\\{"},
-                ]},
+                "anyOf": [status.clone(), {"type": ["array", "null"], "minItems": 1, "items": status}],
                 "default": ["200-299"],
-                "description": "The statuses that are fine, of the answer after redirects: numbers, ranges such as 200-299, classes such as 2xx.",
+                "description": "The statuses that are fine, of the answer after redirects: numbers, ranges such as 200-299, classes such as 2xx; one, or a list.",
             },
             "http_version": {
-                "type": ["array", "null"],
-                "items": {"enum": ["1.0", "1.1", "2", 1.0, 1.1, 2]},
-                "description": "The versions of HTTP that are fine.",
+                "anyOf": [version.clone(), {"type": ["array", "null"], "items": version}],
+                "description": "The versions of HTTP that are fine; one, or a list.",
             },
             "headers": {
                 "type": ["object", "null"],
@@ -150,9 +153,9 @@ fn expect() -> Value {
                 "additionalProperties": false,
                 "description": "What is expected of the body.",
                 "properties": {
-                    "matches": patterns("Patterns that must all match."),
-                    "matches_any": patterns("Patterns of which at least one must match."),
-                    "absent": patterns("Patterns that must not match."),
+                    "matches": patterns("Patterns that must all match; one, or a list."),
+                    "matches_any": patterns("Patterns of which at least one must match; one, or a list."),
+                    "absent": patterns("Patterns that must not match; one, or a list."),
                     "extract": {
                         "type": ["object", "null"],
                         "additionalProperties": {"anyOf": [{"$ref": "#/$defs/pattern"}, {"type": "null"}]},

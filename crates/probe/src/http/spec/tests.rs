@@ -117,6 +117,18 @@ fn faults_say_what_was_expected() {
         &json!({"request": {"resolver": "dns"}}),
         &["request.resolver: `dns`, expected system, libc, or a list of ADDRESS:PORT"],
     );
+    check(
+        &json!({"request": {"headers": {"host": "a b"}}}),
+        &["request.headers.host: is no host, expected a name or an address, and perhaps a port"],
+    );
+    check(
+        &json!({"request": {"ip": 6, "connect_to": "192.0.2.1:80"}}),
+        &["request.ip: leaves out the address in `connect_to`, 192.0.2.1, expected 4 or any"],
+    );
+    check(
+        &json!({"request": {"ip": 4, "proxy": "http://[2001:db8::1]:80", "connect_to": "[2001:db8::2]:80"}}),
+        &["request.ip: leaves out the address in `proxy`, 2001:db8::1, expected 6 or any"],
+    );
     check(&json!({"request": {"connect_to": "::1"}}), &["request.connect_to: `::1`, expected ADDRESS:PORT"]);
     check(
         &json!({"request": {"proxy": "https://u:p@x"}}),
@@ -131,7 +143,7 @@ fn faults_say_what_was_expected() {
         &["request.tls.key: is given without `certificate`, expected both"],
     );
     check(&json!({"request": {"limits": {"match": 0}}}), &["request.limits.match: `0`, expected more than nothing"]);
-    check(&json!({"expect": {"status": 200}}), &["expect.status: `200`, expected a list"]);
+    check(&json!({"expect": {"status": {}}}), &["expect.status: a map, expected a list"]);
     check(
         &json!({"expect": {"status": ["299-200"]}}),
         &["expect.status[0]: `299-200`, expected a status such as 200, 200-299 or 2xx"],
@@ -219,4 +231,24 @@ fn the_most_that_a_pattern_takes() {
         let most = PATTERN_BYTES_LEAST + bytes_most(&hir);
         assert!(built <= most, "{text}: {built} > {most}");
     }
+}
+
+#[test]
+fn one_value_is_a_list_of_it() {
+    let read = |options: &serde_json::Value| {
+        let node = Node::from_json(options);
+        let mut faults = Faults::default();
+        let mut fields = At::new(&node, "").map(&mut faults);
+        let read = parse(&mut fields, &common(), &mut faults);
+        assert!(faults.0.is_empty(), "{faults:?}");
+        let (request, expect) = read.expect("no faults");
+        serde_json::Value::Object(show(&request, &expect))
+    };
+    use serde_json::json;
+    let one = json!({"request": {"resolver": "192.0.2.1"}, "expect": {"status": 503, "http_version": 2,
+        "body": {"matches": "a", "matches_any": "b", "absent": "c"}}});
+    let list = json!({"request": {"resolver": ["192.0.2.1"]}, "expect": {"status": [503], "http_version": [2],
+        "body": {"matches": ["a"], "matches_any": ["b"], "absent": ["c"]}}});
+    assert_eq!(read(&one), read(&list));
+    assert_eq!(read(&one)["expect"]["status"], json!([503]));
 }

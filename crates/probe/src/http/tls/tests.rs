@@ -148,3 +148,18 @@ fn forgetting_is_verifying_again() {
     let held = warm.chain(&chain[0], &[]).verified.lock().unwrap().len();
     assert!((1..=TRUSTS_MAX).contains(&held), "{held}");
 }
+
+#[test]
+fn chains_are_kept_within_their_bytes() {
+    let chain = |bytes: usize| Arc::new(Chain::read(&CertificateDer::from(vec![0; bytes]), &[]));
+    let mut chains = Chains::default();
+    chains.keep(0, &chain(CHAIN_BYTES_MAX + 1));
+    assert_eq!((chains.by_hash.len(), chains.bytes), (0, 0));
+    let large = chain(CHAIN_BYTES_MAX);
+    for key in 0..10_000 {
+        chains.keep(key, &large);
+        chains.keep(key, &large);
+        assert!(chains.bytes <= CHAINS_BYTES_MAX);
+        assert_eq!(chains.bytes, chains.by_hash.len() * CHAIN_BYTES_MAX);
+    }
+}
