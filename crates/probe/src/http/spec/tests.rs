@@ -235,6 +235,8 @@ fn the_most_that_a_pattern_takes() {
 
 #[test]
 fn one_value_is_a_list_of_it() {
+    use serde_json::json;
+
     let read = |options: &serde_json::Value| {
         let node = Node::from_json(options);
         let mut faults = Faults::default();
@@ -244,7 +246,6 @@ fn one_value_is_a_list_of_it() {
         let (request, expect) = read.expect("no faults");
         serde_json::Value::Object(show(&request, &expect))
     };
-    use serde_json::json;
     let one = json!({"request": {"resolver": "192.0.2.1"}, "expect": {"status": 503, "http_version": 2,
         "body": {"matches": "a", "matches_any": "b", "absent": "c"}}});
     let list = json!({"request": {"resolver": ["192.0.2.1"]}, "expect": {"status": [503], "http_version": [2],
