@@ -144,7 +144,9 @@ mod tests {
             let before = Held::after(from, carried, &observations);
             let whole = Rollup::of(from, to, before, &observations);
             let mut passing = Passing::new(from, to, carried);
-            observations.iter().for_each(|observation| passing.add(Glance::of(observation)));
+            for observation in &observations {
+                passing.add(Glance::of(observation));
+            }
             let expected = Overview::of_rollup(&whole);
             let found = passing.finish();
             prop_assert_eq!(found.is_none(), before.is_none() && whole.checks_all() == 0);

@@ -99,7 +99,7 @@ pub fn idle(count: usize) -> Result<()> {
     let client = Client { sites: Vec::new(), tls: tls_of(RootCertStore::empty())?, rows, stopped: false.into() };
     let client = Arc::new(client);
     runtime.block_on(async {
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         let before = resident()?;
         let mut tasks = JoinSet::new();
         for number in 0..count {
@@ -116,10 +116,8 @@ pub fn idle(count: usize) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         println!("{}", (resident()? - before) as f64 / count as f64);
-        anyhow::Ok(())
-    })?;
-    // Without taking them apart one by one.
-    std::process::exit(0)
+        Ok(())
+    })
 }
 
 fn resident() -> Result<u64> {

@@ -1,4 +1,4 @@
-//! Rows of observations in SQLite, as one writes them at first: a table, and an insert for each.
+//! Rows of observations in `SQLite`, as one writes them at first: a table, and an insert for each.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
