@@ -79,9 +79,7 @@ def run(folder, count=100_000, watched=200, load_seconds=20):
     print(
         f"{count} sites, {config.stat().st_size / 1e6:.0f} MB: config check {checked:.2f} s, ready after {started:.2f} s,"
     )
-    print(
-        f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s"
-    )
+    print(f"  resident {memory / 1048576:.0f} MiB; reload of one site in force within {in_force:.2f} s")
     print(
         f"  lag ms p99: {quantile(quiet, 0.99):.3f}, in the 4 s after the reload {quantile(around, 0.99):.3f}, most {max(around):.3f}"
     )
