@@ -25,7 +25,7 @@ use load::Purpose;
 use sitemon_model::Site;
 use sitemon_model::tree::{Fault, Faults, Node, Value};
 use sitemon_probe::Check;
-use sitemon_store::Retention;
+use sitemon_store::{Retention, SiteRecord};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +100,22 @@ pub struct Watched {
     pub site: Site,
     /// How, compiled; shared by all sites that are configured alike.
     pub check: Arc<dyn Check>,
+}
+
+impl Watched {
+    /// What a store keeps of it.
+    pub fn record(&self) -> SiteRecord {
+        let site = &self.site;
+        SiteRecord {
+            name: site.name.clone(),
+            url: site.url.clone(),
+            kind: site.spec.kind.clone(),
+            enabled: site.spec.enabled,
+            interval: site.spec.interval,
+            labels: site.spec.labels.clone(),
+            present: true,
+        }
+    }
 }
 
 /// `limits`

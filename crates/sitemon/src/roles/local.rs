@@ -155,19 +155,7 @@ impl Local {
 
     /// Tells the store which sites there are, without waiting for it.
     fn save_sites(&self) {
-        let records: Vec<SiteRecord> = self
-            .sites
-            .iter()
-            .map(|watched| SiteRecord {
-                name: watched.site.name.clone(),
-                url: watched.site.url.clone(),
-                kind: watched.site.spec.kind.clone(),
-                enabled: watched.site.spec.enabled,
-                interval: watched.site.spec.interval,
-                labels: watched.site.spec.labels.clone(),
-                present: true,
-            })
-            .collect();
+        let records: Vec<SiteRecord> = self.sites.iter().map(|watched| watched.record()).collect();
         let store = self.store.clone();
         tokio::spawn(async move {
             let mut told = false;

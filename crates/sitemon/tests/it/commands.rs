@@ -7,7 +7,7 @@ use sitemon_model::time::SECOND;
 use sitemon_model::{
     Body, Cause, Code, Finding, Hop, HttpVersion, Observation, Phase, State, Timestamp, Verdict, line,
 };
-use sitemon_store::{Access, SiteRecord};
+use sitemon_store::Access;
 use sitemon_testkit::{FaultySite, Scheme};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -433,15 +433,7 @@ fn store_of(folder: &Folder, file: &str, observations: Vec<Arc<Observation>>) {
     let config = config::load(&source).expect("the configuration");
     runtime().block_on(async {
         let store = config.store.open(Access::Write("run")).await.expect("the store");
-        let records = config.sites.iter().map(|watched| SiteRecord {
-            name: watched.site.name.clone(),
-            url: watched.site.url.clone(),
-            kind: watched.site.spec.kind.clone(),
-            enabled: watched.site.spec.enabled,
-            interval: watched.site.spec.interval,
-            labels: watched.site.spec.labels.clone(),
-            present: true,
-        });
+        let records = config.sites.iter().map(config::Watched::record);
         store.save_sites("file", records.collect()).await.expect("the sites");
         store.append(observations, None).await.expect("the observations");
         store.close().await;
