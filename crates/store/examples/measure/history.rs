@@ -1,4 +1,4 @@
-//! A store with a long history, made through the store itself in about a minute: what `status` over many sites and
+//! A store with a long history, made through the store itself in minutes: what `status` over many sites and
 //! `stats` of one over a year are timed on.
 //!
 //! The sites `site-…` have an observation each hour for the days asked for, and each minute in the last two hours and
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sitemon_model::time::{DAY, HOUR, SECOND};
 use sitemon_model::{Cause, Code, Observation, Timestamp, Verdict};
 use sitemon_store::sample::Sample;
-use sitemon_store::{Access, Store, StoreError, Upkeep};
+use sitemon_store::{Access, Store, Upkeep};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ pub async fn run(folder: &Path, sites: i64, days: i64, year: i64) -> Result<Valu
     let hour = now.div_euclid(HOUR) * HOUR;
     let store = crate::store(&folder.join("history.db"))?.open(Access::Write("measure")).await?;
     let plain = Plain::open(&folder.join("plain.db"))?;
-    let mut filling = Filling { store: &*store, plain, sample: Sample::new(1), batch: Vec::new(), count: 0 };
+    let mut filling =
+        Filling { store: &*store, plain, sample: Sample::new(1), batch: Vec::new(), count: 0, filled: i64::MIN };
 
     let alone: Vec<Arc<str>> = vec!["year".into()];
     let from = hour - year * DAY;
     for day in 0..year {
         filling.fill(&alone, from + day * DAY, from + (day + 1) * DAY, MINUTE, true).await?;
-        filling.pack(from + (day + 1) * DAY).await?;
     }
     let names: Vec<Arc<str>> = (0..sites).map(|site| format!("site-{site:05}").into()).collect();
     let (from, dense) = (hour - days * DAY, hour - 2 * HOUR);
@@ -43,13 +43,10 @@ pub async fn run(folder: &Path, sites: i64, days: i64, year: i64) -> Result<Valu
     while day < dense {
         let end = (day + DAY).min(dense);
         filling.fill(&names, day, end, HOUR, false).await?;
-        filling.pack(end).await?;
         day = end;
     }
     filling.fill(&names, dense, hour, MINUTE, false).await?;
-    filling.pack(hour).await?;
     filling.fill(&names, hour, now, MINUTE, false).await?;
-    filling.flush(false).await?;
     let count = filling.count;
     let plain_rows = filling.plain.count()?;
     store.maintain(Upkeep::Reclaim).await?;
@@ -68,11 +65,29 @@ struct Filling<'a> {
     sample: Sample,
     batch: Vec<Arc<Observation>>,
     count: u64,
+    /// Up to where slots were appended.
+    filled: i64,
 }
 
 impl Filling<'_> {
-    /// Slots of all sites in `[from, to)`, in the order of time.
+    /// Slots of all sites in `[from, to)`, while what came before is packed, as in a run.
     async fn fill(
+        &mut self,
+        names: &[Arc<str>],
+        from: i64,
+        to: i64,
+        interval: i64,
+        plain: bool,
+    ) -> Result<(), Box<dyn Error>> {
+        let (store, now) = (self.store, Timestamp(self.filled.saturating_add(100 * SECOND)));
+        let packed = async { Ok(store.maintain(Upkeep::Pack { now, everything: false }).await?) };
+        tokio::try_join!(packed, self.append(names, from, to, interval, plain))?;
+        self.filled = to;
+        Ok(())
+    }
+
+    /// Slots of all sites in `[from, to)`, in the order of time.
+    async fn append(
         &mut self,
         names: &[Arc<str>],
         from: i64,
@@ -108,11 +123,6 @@ impl Filling<'_> {
         }
         self.count += self.batch.len() as u64;
         self.store.append(std::mem::take(&mut self.batch), None).await?;
-        Ok(())
-    }
-
-    async fn pack(&self, now: i64) -> Result<(), StoreError> {
-        self.store.maintain(Upkeep::Pack { now: Timestamp(now + 100 * SECOND), everything: false }).await?;
         Ok(())
     }
 }

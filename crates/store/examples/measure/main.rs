@@ -11,6 +11,10 @@ use sitemon_model::tree::{At, Faults, Node};
 use sitemon_store::{Config, KINDS, StoreError};
 use std::path::Path;
 
+/// As in the program that uses the store.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "one of:
   append FOLDER ROUNDS OBSERVATIONS BATCH
   bytes FOLDER RECORDED_DATABASE INTERVAL_SECONDS SITES HOURS

@@ -407,18 +407,21 @@ pub(super) fn each_row(
         return Ok(());
     }
     let (first, end) = keys(span, from, to);
-    let mut range = connection
-        .prepare_cached(&format!("SELECT key, {column} FROM {table} WHERE key >= ? AND key < ? ORDER BY key"))?;
     match &selection.0 {
         Some(ids) if ids.len() <= LOOK_UP_MAX => {
-            // Only from the first to the last span that anybody has.
-            let edge = |order: &str| -> Result<Option<i64>, Error> {
-                let sql = format!("SELECT key FROM {table} WHERE key >= ? AND key < ? ORDER BY key {order} LIMIT 1");
-                Ok(connection.prepare_cached(&sql)?.query_row([first, end], |row| row.get(0)).optional()?)
-            };
-            let (Some(first), Some(last)) = (edge("ASC")?, edge("DESC")?) else { return Ok(()) };
+            let (mut begin, mut last) = (span.index(from), span.index(to - 1));
+            if begin < last {
+                // Only from the first to the last span that anybody has.
+                let edge = |order: &str| -> Result<Option<i64>, Error> {
+                    let sql =
+                        format!("SELECT key FROM {table} WHERE key >= ? AND key < ? ORDER BY key {order} LIMIT 1");
+                    Ok(connection.prepare_cached(&sql)?.query_row([first, end], |row| row.get(0)).optional()?)
+                };
+                let (Some(first), Some(end)) = (edge("ASC")?, edge("DESC")?) else { return Ok(()) };
+                (begin, last) = (span::parts(first).0, span::parts(end).0);
+            }
             let mut one = connection.prepare_cached(&format!("SELECT key, {column} FROM {table} WHERE key = ?"))?;
-            for index in span::parts(first).0..=span::parts(last).0 {
+            for index in begin..=last {
                 for id in ids {
                     let mut rows = one.query([span::key(index, *id)])?;
                     if let Some(row) = rows.next()? {
@@ -428,6 +431,9 @@ pub(super) fn each_row(
             }
         }
         _ => {
+            let mut range = connection.prepare_cached(&format!(
+                "SELECT key, {column} FROM {table} WHERE key >= ? AND key < ? ORDER BY key"
+            ))?;
             let mut rows = range.query([first, end])?;
             while let Some(row) = rows.next()? {
                 let key: i64 = row.get(0)?;

@@ -4,7 +4,8 @@
 //! other; the writer then has only to put finished rows down, in transactions of milliseconds between which it
 //! appends. The arrivals are removed at the very end. Whatever was put down before a death is found again as
 //! an observation that is there already, so everything can be repeated. An hour is packed after the other, so
-//! that blocks are appended in the order of their keys and pages stay full.
+//! that blocks are appended in the order of their keys and pages stay full; only of a backlog with few in each hour
+//! several hours are taken at once, so that a block of a day is not written anew for each of them.
 
 use super::load::{EVIDENCE_MAX, RowOfArrivals, each_record, goes_before, observation, read_block, statement_of_row};
 use super::read::{Reader, Readers, Selection, blob};
@@ -74,11 +75,8 @@ impl Packer {
         self.closed = None;
         self.pruned = readers.with(|reader| reader.pruned())?;
         let end = if everything { i64::MAX } else { closed };
-        loop {
-            let first = readers.with(|reader| Ok(reader.rows()?.iter().map(|row| row.first_slot).min()))?;
-            let Some(first) = first.filter(|first| *first < end) else { break };
-            let hour = Span::Hour.start(Span::Hour.index(first).saturating_add(1)).min(end);
-            let packed = self.hour(readers, writer, hour, closed);
+        while let Some(bite) = readers.with(|reader| Ok(bite(&reader.rows()?, end)))? {
+            let packed = self.arrived(readers, writer, bite, closed);
             if packed.is_err() {
                 // What was thought to be in the file may have been rolled back.
                 self.known.clear();
@@ -91,7 +89,7 @@ impl Packer {
     }
 
     /// Packs the arrivals before `end`, and removes them.
-    fn hour(&mut self, readers: &Readers, writer: &Writer, end: i64, closed: i64) -> Result<Upkept, StoreError> {
+    fn arrived(&mut self, readers: &Readers, writer: &Writer, end: i64, closed: i64) -> Result<Upkept, StoreError> {
         let mut done = Upkept::default();
         let (rows, slices) = readers.with(|reader| {
             let rows: Vec<RowOfArrivals> = reader.rows()?.iter().filter(|row| row.first_slot < end).copied().collect();
@@ -167,6 +165,23 @@ impl Upkept {
         self.removed += other.removed;
         self.freed_bytes += other.freed_bytes;
     }
+}
+
+/// Where the hours end that are packed at once, of the arrivals before `end`: the first in which there are any, and those
+/// after it while all of them are no more than are held in memory.
+fn bite(rows: &[RowOfArrivals], end: i64) -> Option<i64> {
+    let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.first_slot < end) {
+        *counts.entry(Span::Hour.index(row.first_slot)).or_default() += row.count;
+    }
+    let (first, _) = counts.first_key_value()?;
+    let mut held = 0;
+    let whole = counts.iter().take_while(|(_, count)| {
+        held += **count;
+        held <= SLICE
+    });
+    let (last, _) = whole.last().unwrap_or((first, &0));
+    Some(Span::Hour.start(last.saturating_add(1)).min(end))
 }
 
 /// Cuts the series into runs (first and last id) with about [`SLICE`] observations each.

@@ -3,8 +3,10 @@
 use super::{Options, Sqlite};
 use crate::sample::{EPOCH, Sample};
 use crate::{Access, Advance, Config, Scan, Store, StoreError, Upkeep, Window};
+use rusqlite::{Connection, Row};
 use sitemon_model::time::{HOUR, SECOND};
 use sitemon_model::{Observation, Timestamp, line};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Observations in a batch: a dozen pages.
@@ -82,4 +84,56 @@ async fn a_full_disk_at_every_page_loses_nothing() {
     }
     assert!(refused > 10, "{refused}");
     store.close().await;
+}
+
+/// All that lies in a table, as text.
+fn rows(path: &Path, table: &str) -> Vec<String> {
+    let connection = Connection::open(path).unwrap();
+    let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+    let columns = statement.column_count();
+    let row = |row: &Row<'_>| (0..columns).map(|at| Ok(format!("{:?}", row.get_ref(at)?))).collect::<Result<_, _>>();
+    statement.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Several hours of a backlog are packed at once, and come to the same as one after the other.
+#[tokio::test]
+async fn a_backlog_is_packed_as_if_it_had_been_packed_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sample = Sample::new(43);
+    let mut slots: Vec<(i64, u64)> = (0..40 * 60).map(|minute| (minute * 60 * SECOND, minute as u64)).collect();
+    // Two hours in which nothing was observed.
+    slots.retain(|(at, _)| !(30 * HOUR..32 * HOUR).contains(at));
+    let observations: Vec<Arc<Observation>> = slots
+        .into_iter()
+        .filter_map(|(at, minute)| {
+            // One of each kind of block, and one that changes its interval.
+            let (site, interval) = [("minute", 1), ("seldom", 20), ("changed", if at < 20 * HOUR { 1 } else { 60 })]
+                [sample.below(3) as usize];
+            let due = minute.is_multiple_of(interval);
+            let slot = EPOCH.plus(at);
+            due.then(|| Arc::new(sample.mixed(&site.into(), &"default".into(), slot, interval * 60_000_000)))
+        })
+        .collect();
+    let mut found = Vec::new();
+    for (name, at_once) in [("late.db", true), ("in-time.db", false)] {
+        let store = open(&Options { path: folder.path().join(name) }).await;
+        for batch in observations.chunk_by(|a, b| a.scheduled_at.floor(HOUR) == b.scheduled_at.floor(HOUR)) {
+            store.append(batch.to_vec(), None).await.unwrap();
+            if !at_once {
+                let now = batch[0].scheduled_at.floor(HOUR).plus(HOUR + 100 * SECOND);
+                store.maintain(Upkeep::Pack { now, everything: false }).await.unwrap();
+            }
+        }
+        let packed = store.maintain(Upkeep::Pack { now: EPOCH.plus(41 * HOUR), everything: false }).await.unwrap();
+        assert_eq!(packed.arrivals, if at_once { observations.len() as u64 } else { 0 });
+        assert_eq!(export(&store).await.len(), observations.len());
+        let path = store.path.clone();
+        store.close().await;
+        found.push(
+            ["hour_blocks", "day_blocks", "hour_rollups", "day_rollups", "latest", "evidence"]
+                .map(|table| rows(&path, table)),
+        );
+    }
+    assert!(found[0].iter().all(|rows| !rows.is_empty()));
+    assert_eq!(found[0], found[1]);
 }
