@@ -6,6 +6,7 @@
 mod block;
 mod record;
 mod sqlite;
+mod tables;
 mod wire;
 
 pub mod conformance;

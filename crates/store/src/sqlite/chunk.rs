@@ -6,8 +6,9 @@
 //! series, opens each row a few times at most, however many series there are.
 
 use crate::record::Parts;
+use crate::tables::Entry;
 use crate::wire::{put_slice, put_varint, take_slice, take_varint};
-use sitemon_model::{Observation, Reason, Timestamp};
+use sitemon_model::{Observation, Timestamp};
 use sitemon_stats::{Glance, Held};
 
 /// Observations in a row at most.
@@ -117,31 +118,6 @@ impl Encoder {
             chunk.body.extend_from_slice(&compressed);
         }
         Ok(chunk)
-    }
-}
-
-/// What the directory says of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// Whose it is.
-    pub(super) series: i64,
-    /// Its slot.
-    pub(super) slot: i64,
-    /// Whether it comes from the schedule.
-    pub(super) scheduled: bool,
-    /// What an overview shows of it.
-    pub(super) glance: Glance,
-}
-
-impl Entry {
-    /// The entry of an observation.
-    fn of(series: i64, observation: &Observation) -> Self {
-        Self {
-            series,
-            slot: observation.scheduled_at.0,
-            scheduled: observation.reason == Reason::Schedule,
-            glance: Glance::of(observation),
-        }
     }
 }
 

@@ -2,31 +2,29 @@
 //!
 //! One thread of its own writes ([`writer`]); reads have connections of their own that never wait for it
 //! ([`read`]). Arrivals lie as rows of several observations ([`chunk`]) until they are packed into blocks
-//! ([`pack`]); what is read is merged from both ([`load`]).
+//! ([`pack`]); what both mean is said in [`crate::tables`].
 
 mod chunk;
-mod load;
 mod lock;
-mod overview;
 mod pack;
 mod prune;
 mod read;
-mod scan;
+mod rows;
 mod schema;
-mod since;
-mod span;
-mod statistics;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use crate::tables::pack::Packer;
+use crate::tables::{Ahead, Damaged, Reader, Source as _};
 use crate::{
     Access, Advance, Config, Kind, Measures, Page, RollupQuery, Run, RunStart, Scan, SiteOverview, SiteRecord,
     SiteRollup, Store, StoreError, Upkeep, Upkept, Window,
 };
 use async_trait::async_trait;
-use pack::Packer;
+use pack::Packing;
 use read::Readers;
+use rows::Rows;
 use rusqlite::ffi::SQLITE_IOERR_WRITE;
 use sitemon_model::tree::{Faults, Fields};
 use sitemon_model::{Observation, Timestamp};
@@ -127,10 +125,10 @@ impl Sqlite {
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut read::Reader) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&mut Reader<Rows>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.readers.clone();
-        joined(tokio::task::spawn_blocking(move || readers.with(work))).await
+        joined(tokio::task::spawn_blocking(move || readers.read(work))).await
     }
 }
 
@@ -142,16 +140,16 @@ impl Store for Sqlite {
 
     async fn position(&self, source: &str) -> Result<u64, StoreError> {
         let source = source.to_owned();
-        self.read(move |reader| reader.position(&source)).await
+        self.read(move |reader| reader.tables.position(&source)).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
         let (readers, scan) = (self.readers.clone(), scan.clone());
-        joined(tokio::task::spawn_blocking(move || readers.scan(&scan))).await
+        joined(tokio::task::spawn_blocking(move || Ahead::scan(&*readers, &readers.ahead, &scan))).await
     }
 
     async fn latest(&self) -> Result<Vec<Arc<Observation>>, StoreError> {
-        self.read(read::Reader::latest).await
+        self.read(Reader::latest).await
     }
 
     async fn rollups(&self, query: &RollupQuery) -> Result<Vec<SiteRollup>, StoreError> {
@@ -175,7 +173,7 @@ impl Store for Sqlite {
     }
 
     async fn sites(&self) -> Result<Vec<SiteRecord>, StoreError> {
-        self.read(|reader| reader.sites()).await
+        self.read(|reader| reader.tables.sites()).await
     }
 
     async fn save_sites(&self, origin: &str, sites: Vec<SiteRecord>) -> Result<(), StoreError> {
@@ -187,7 +185,9 @@ impl Store for Sqlite {
         let (readers, writer) = (self.readers.clone(), self.writer()?.clone());
         let mut packer = self.packer.clone().lock_owned().await;
         let work = move || match upkeep {
-            Upkeep::Pack { now, everything } => packer.pack(&readers, &writer, now.0, everything),
+            Upkeep::Pack { now, everything } => {
+                packer.pack(&Packing { readers: &readers, writer: &writer }, now.0, everything)
+            }
             Upkeep::Prune { now, retention } => prune::prune(&writer, now, &retention),
             Upkeep::Reclaim => prune::reclaim(&writer),
         };
@@ -205,11 +205,11 @@ impl Store for Sqlite {
     }
 
     async fn runs(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Run>, StoreError> {
-        self.read(move |reader| reader.runs(from, to)).await
+        self.read(move |reader| reader.tables.runs(from, to)).await
     }
 
     async fn measure(&self) -> Result<Measures, StoreError> {
-        self.read(|reader| reader.measure()).await
+        self.read(|reader| reader.tables.measure()).await
     }
 
     async fn close(&self) {
@@ -232,6 +232,12 @@ enum Error {
     Damaged(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<Damaged> for Error {
+    fn from(Damaged(what): Damaged) -> Self {
+        Self::Damaged(what)
+    }
 }
 
 impl Error {

@@ -1,227 +1,67 @@
-//! Packing: arrivals become blocks, and statistics are written with them.
-//!
-//! What is to be packed is read and computed on a connection that only reads, a slice of series after the
-//! other; the writer then has only to put finished rows down, in transactions of milliseconds between which it
-//! appends. The arrivals are removed at the very end. Whatever was put down before a death is found again as
-//! an observation that is there already, so everything can be repeated. An hour is packed after the other, so
-//! that blocks are appended in the order of their keys and pages stay full; only of a backlog with few in each hour
-//! several hours are taken at once, so that a block of a day is not written anew for each of them.
+//! Puts down what was packed, and removes the arrivals that it was made of, in transactions of milliseconds between
+//! which the writer appends.
 
-use super::load::{EVIDENCE_MAX, RowOfArrivals, each_record, goes_before, observation, read_block, statement_of_row};
-use super::read::{Reader, Readers, Selection, blob};
-use super::span::{self, Span};
-use super::statistics::Latest;
+use super::Error;
+use super::chunk;
+use super::read::Readers;
+use super::rows::{RowOfArrivals, Rows, blocks, records_of_row, rollups, statement_of_row};
 use super::writer::{State, Writer};
-use super::{Error, chunk};
-use crate::record::{put_evidence, to_bytes};
-use crate::{StoreError, Upkept, block};
-use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
-use sitemon_model::time::{DAY, HOUR, SECOND};
-use sitemon_model::{Observation, Reason, Timestamp};
-use sitemon_stats::{Held, Rollup};
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
+use crate::StoreError;
+use crate::tables::pack::{Packed, PackedLatest};
+use crate::tables::{Driver, Latest, Reader, Source, span};
+use rusqlite::{TransactionBehavior, params};
 
-/// How long after its end an hour is packed: checks that were under way then have ended, mostly.
-const GRACE: i64 = 90 * SECOND;
-/// Arrivals of closed hours at which packing does not wait for the next hour: a backlog is being delivered.
-const BACKLOG: u64 = 1_000_000;
-/// Arrivals that are held in memory at once; each takes some 300 bytes.
-const SLICE: u64 = 150_000;
-/// Bytes of finished rows that are put down in one transaction, about.
-const TRANSACTION: usize = 2 << 20;
 /// Rows of arrivals that are removed in one transaction.
 const REMOVED: usize = 500;
-/// How many observations of a block must have a shape for it to be kept outside of the block.
-const SHARED_FROM: usize = 4;
-/// Shapes known to be in the file, of which no more than this number are remembered.
-const KNOWN_MAX: usize = 200_000;
-/// For evidence, which is text.
-const LEVEL: i32 = 6;
 
-/// What packing remembers from one time to the next.
-#[derive(Debug, Default)]
-pub(super) struct Packer {
-    /// Up to where the hours were packed.
-    closed: Option<i64>,
-    /// What is older is past its retention.
-    pruned: i64,
-    /// Shapes that are in the file: the day of the latest block that has it, and the bytes.
-    known: HashMap<i64, (i64, Box<[u8]>)>,
+/// Reads beside the writer, and has it write.
+#[derive(Debug)]
+pub(super) struct Packing<'s> {
+    pub(super) readers: &'s Readers,
+    pub(super) writer: &'s Writer,
 }
 
-impl Packer {
-    /// See [`crate::Upkeep::Pack`].
-    pub(super) fn pack(
-        &mut self,
-        readers: &Readers,
-        writer: &Writer,
-        now: i64,
-        everything: bool,
-    ) -> Result<Upkept, StoreError> {
-        let closed = now.saturating_sub(GRACE).div_euclid(HOUR).saturating_mul(HOUR);
-        let mut done = Upkept::default();
-        if !everything && self.closed == Some(closed) {
-            let waiting = readers.with(|reader| {
-                let rows = reader.rows()?;
-                Ok(rows.iter().filter(|row| row.last_slot < closed).map(|row| row.count).sum::<u64>())
-            })?;
-            if waiting < BACKLOG {
-                return Ok(done);
-            }
-        }
-        self.closed = None;
-        self.pruned = readers.with(|reader| reader.pruned())?;
-        let end = if everything { i64::MAX } else { closed };
-        while let Some(bite) = readers.with(|reader| Ok(bite(&reader.rows()?, end)))? {
-            let packed = self.arrived(readers, writer, bite, closed);
-            if packed.is_err() {
-                // What was thought to be in the file may have been rolled back.
-                self.known.clear();
-            }
-            done.add(packed?);
-        }
-        done.add(self.heads(readers, writer, closed)?);
-        self.closed = Some(closed);
-        Ok(done)
+impl Source for Packing<'_> {
+    type Tables = Rows;
+
+    fn read<T>(&self, work: impl FnOnce(&mut Reader<Rows>) -> Result<T, Error>) -> Result<T, StoreError> {
+        self.readers.read(work)
+    }
+}
+
+impl Driver for Packing<'_> {
+    type Mark = Vec<RowOfArrivals>;
+
+    fn mark(&self, end: i64) -> Result<Self::Mark, StoreError> {
+        self.read(|reader| {
+            let rows = reader.tables.arrivals()?;
+            Ok(rows.iter().filter(|row| row.first_slot < end).copied().collect())
+        })
     }
 
-    /// Packs the arrivals before `end`, and removes them.
-    fn arrived(&mut self, readers: &Readers, writer: &Writer, end: i64, closed: i64) -> Result<Upkept, StoreError> {
-        let mut done = Upkept::default();
-        let (rows, slices) = readers.with(|reader| {
-            let rows: Vec<RowOfArrivals> = reader.rows()?.iter().filter(|row| row.first_slot < end).copied().collect();
-            let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
-            reader.each_entry(
-                |row| row.first_slot < end,
-                |entry| {
-                    if entry.slot < end {
-                        *counts.entry(entry.series).or_default() += 1;
-                    }
-                },
-            )?;
-            Ok((rows, slices(&counts)))
-        })?;
-        for (first, last) in slices {
-            let packed = readers.with(|reader| {
-                let mut packed = vec![Packed::default()];
-                for (series, arrived) in gather(reader, &rows, first, last, end)? {
-                    done.arrivals += arrived.len() as u64;
-                    if packed.last().is_none_or(|last| last.bytes >= TRANSACTION) {
-                        packed.push(Packed::default());
-                    }
-                    if let Some(last) = packed.last_mut() {
-                        Series::read(reader, series)?.pack(arrived, closed, self.pruned, &mut self.known, last)?;
-                    }
-                }
-                Ok(packed)
-            })?;
-            for packed in packed {
-                done.blocks += packed.blocks.len() as u64;
-                writer.run_blocking(move |state| packed.write(state))?;
-            }
-        }
+    fn put(&self, packed: Packed) -> Result<(), StoreError> {
+        self.writer.run_blocking(move |state| write(packed, state))
+    }
+
+    fn packed(&self, mark: &mut Self::Mark, before: i64) -> Result<(), StoreError> {
+        let whole: Vec<RowOfArrivals> = mark.extract_if(.., |row| row.last_slot < before).collect();
+        self.remove(&whole, before)
+    }
+
+    fn finish(&self, mark: Self::Mark, before: i64) -> Result<(), StoreError> {
+        // Rows that have later ones too are written anew with those.
+        self.remove(&mark, before)
+    }
+}
+
+impl Packing<'_> {
+    fn remove(&self, rows: &[RowOfArrivals], end: i64) -> Result<(), StoreError> {
         for rows in rows.chunks(REMOVED) {
             let rows = rows.to_vec();
-            writer.run_blocking(move |state| remove(state, &rows, end))?;
+            self.writer.run_blocking(move |state| remove(state, &rows, end))?;
         }
-        Ok(done)
+        Ok(())
     }
-
-    /// Writes the statistics of closed hours in which a series has only a verdict that reaches into them.
-    fn heads(&mut self, readers: &Readers, writer: &Writer, closed: i64) -> Result<Upkept, StoreError> {
-        let series = readers.with(|reader| {
-            let latest = reader.latest_rows(&Selection(None))?;
-            let reaches = |latest: &Latest| latest.rolled < closed && latest.held.until.0 > latest.rolled;
-            Ok(latest.into_iter().filter(|(_, latest)| reaches(latest)).map(|(series, _)| series).collect::<Vec<_>>())
-        })?;
-        for series in series.chunks(1000) {
-            let packed = readers.with(|reader| {
-                let mut packed = Packed::default();
-                for series in series {
-                    Series::read(reader, *series)?.pack(
-                        Vec::new(),
-                        closed,
-                        self.pruned,
-                        &mut self.known,
-                        &mut packed,
-                    )?;
-                }
-                Ok(packed)
-            })?;
-            writer.run_blocking(move |state| packed.write(state))?;
-        }
-        Ok(Upkept::default())
-    }
-}
-
-impl Upkept {
-    /// Adds what was done besides.
-    pub(super) fn add(&mut self, other: Self) {
-        self.arrivals += other.arrivals;
-        self.blocks += other.blocks;
-        self.removed += other.removed;
-        self.freed_bytes += other.freed_bytes;
-    }
-}
-
-/// Where the hours end that are packed at once, of the arrivals before `end`: the first in which there are any, and those
-/// after it while all of them are no more than are held in memory.
-fn bite(rows: &[RowOfArrivals], end: i64) -> Option<i64> {
-    let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.first_slot < end) {
-        *counts.entry(Span::Hour.index(row.first_slot)).or_default() += row.count;
-    }
-    let (first, _) = counts.first_key_value()?;
-    let mut held = 0;
-    let whole = counts.iter().take_while(|(_, count)| {
-        held += **count;
-        held <= SLICE
-    });
-    let (last, _) = whole.last().unwrap_or((first, &0));
-    Some(Span::Hour.start(last.saturating_add(1)).min(end))
-}
-
-/// Cuts the series into runs (first and last id) with about [`SLICE`] observations each.
-fn slices(counts: &BTreeMap<i64, u64>) -> Vec<(i64, i64)> {
-    let mut slices: Vec<(i64, i64)> = Vec::new();
-    let mut held = u64::MAX;
-    for (series, count) in counts {
-        if let Some((_, last)) = slices.last_mut().filter(|_| held.saturating_add(*count) <= SLICE) {
-            *last = *series;
-            held += count;
-        } else {
-            slices.push((*series, *series));
-            held = *count;
-        }
-    }
-    slices
-}
-
-/// Records with their slots.
-type Records = Vec<(i64, Vec<u8>)>;
-
-/// The arrivals before `end` of the series from `first` to `last`, by series.
-fn gather(
-    reader: &mut Reader,
-    rows: &[RowOfArrivals],
-    first: i64,
-    last: i64,
-    end: i64,
-) -> Result<Vec<(i64, Records)>, Error> {
-    let mut found: BTreeMap<i64, Records> = BTreeMap::new();
-    let Reader { connection, chunks, .. } = reader;
-    let mut statement = statement_of_row(connection)?;
-    for row in rows.iter().filter(|row| row.first_series <= last && row.last_series >= first) {
-        let wanted = |entry: &chunk::Entry| entry.slot < end && (first..=last).contains(&entry.series);
-        each_record(&mut statement, chunks, row, wanted, |entry, record| {
-            found.entry(entry.series).or_default().push((entry.slot, record.to_vec()));
-            Ok(())
-        })?;
-    }
-    Ok(found.into_iter().collect())
 }
 
 /// Removes rows that were packed up to `end`; of one that has later ones, those stay.
@@ -234,7 +74,7 @@ fn remove(state: &mut State, rows: &[RowOfArrivals], end: i64) -> Result<(), Err
             let mut records = Vec::new();
             let mut statement = statement_of_row(&transaction)?;
             let mut chunks = chunk::Decoder::new()?;
-            each_record(
+            records_of_row(
                 &mut statement,
                 &mut chunks,
                 row,
@@ -274,103 +114,72 @@ fn remove(state: &mut State, rows: &[RowOfArrivals], end: i64) -> Result<(), Err
     Ok(())
 }
 
-/// Rows that are finished.
-#[derive(Debug, Default)]
-struct Packed {
-    blocks: Vec<PackedBlock>,
-    /// Of spans whose last observation went to the other kind of span.
-    emptied: Vec<(Span, i64)>,
-    /// Span, key, bytes.
-    rollups: Vec<(Span, i64, Vec<u8>)>,
-    /// Id, day, bytes.
-    shapes: Vec<(i64, i64, Box<[u8]>)>,
-    /// Slot, series; `None`: none is kept.
-    evidence: Vec<(i64, i64, Option<Vec<u8>>)>,
-    latest: Vec<PackedLatest>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct PackedBlock {
-    span: Span,
-    key: i64,
-    count: usize,
-    data: Vec<u8>,
-    /// Whether there was none before.
-    new: bool,
-}
-
-#[derive(Debug)]
-struct PackedLatest {
-    series: i64,
-    latest: Latest,
-    /// `None`: the observation is the same.
-    record: Option<Vec<u8>>,
-}
-
-impl Packed {
-    /// Puts the rows down in one transaction.
-    fn write(mut self, state: &mut State) -> Result<(), Error> {
-        self.blocks.sort_by_key(|block| (block.span, block.key));
-        self.rollups.sort_by_key(|(span, key, _)| (*span, *key));
-        let transaction = state.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (id, day, data) in &self.shapes {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO shapes(id, seen_day, data) VALUES(?, ?, ?)
-                     ON CONFLICT DO UPDATE SET seen_day = max(seen_day, excluded.seen_day)",
-                )?
-                .execute(params![id, day, data])?;
-        }
-        for block in &self.blocks {
-            let sql = format!(
-                "INSERT INTO {}(key, count, data) VALUES(?, ?, ?)
-                 ON CONFLICT DO UPDATE SET count = excluded.count, data = excluded.data",
-                block.span.blocks()
-            );
-            transaction.prepare_cached(&sql)?.execute(params![block.key, block.count as i64, block.data])?;
-        }
-        for (span, key) in &self.emptied {
-            transaction.prepare_cached(&format!("DELETE FROM {} WHERE key = ?", span.blocks()))?.execute([key])?;
-        }
-        let new = self.blocks.iter().filter(|block| block.new).count() as i64 - self.emptied.len() as i64;
-        if new != 0 {
-            add_to(&transaction, "blocks", new)?;
-        }
-        for (span, key, data) in &self.rollups {
-            let sql = format!(
-                "INSERT INTO {}(key, data) VALUES(?, ?) ON CONFLICT DO UPDATE SET data = excluded.data",
-                span.rollups()
-            );
-            transaction.prepare_cached(&sql)?.execute(params![key, data])?;
-        }
-        for (slot, series, data) in &self.evidence {
-            match data {
-                Some(data) => transaction
-                    .prepare_cached("INSERT OR REPLACE INTO evidence(slot, series, data) VALUES(?, ?, ?)")?
-                    .execute(params![slot, series, data])?,
-                None => transaction
-                    .prepare_cached("DELETE FROM evidence WHERE slot = ? AND series = ?")?
-                    .execute([slot, series])?,
-            };
-        }
-        for PackedLatest { series, latest, record } in &self.latest {
-            let Latest { held, reach_us, rolled } = latest;
-            match record {
-                Some(record) => transaction
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO latest(series, slot, verdict, held_until, reach_us, rolled, record)
-                         VALUES(?, ?, ?, ?, ?, ?, ?)",
-                    )?
-                    .execute(params![series, held.from.0, held.verdict, held.until.0, reach_us, rolled, record])?,
-                None => transaction
-                    .prepare_cached("UPDATE latest SET reach_us = ?, rolled = ? WHERE series = ?")?
-                    .execute(params![reach_us, rolled, series])?,
-            };
-        }
-        transaction.commit()?;
-        Ok(())
+/// Puts the rows down in one transaction.
+fn write(mut packed: Packed, state: &mut State) -> Result<(), Error> {
+    packed.blocks.sort_by_key(|block| (block.span, block.index, block.series));
+    packed.rollups.sort_by_key(|(span, index, series, _)| (*span, *index, *series));
+    let transaction = state.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (id, day, data) in &packed.shapes {
+        transaction
+            .prepare_cached(
+                "INSERT INTO shapes(id, seen_day, data) VALUES(?, ?, ?)
+                 ON CONFLICT DO UPDATE SET seen_day = max(seen_day, excluded.seen_day)",
+            )?
+            .execute(params![id, day, data])?;
     }
+    for block in &packed.blocks {
+        let sql = format!(
+            "INSERT INTO {}(key, count, data) VALUES(?, ?, ?)
+             ON CONFLICT DO UPDATE SET count = excluded.count, data = excluded.data",
+            blocks(block.span)
+        );
+        transaction.prepare_cached(&sql)?.execute(params![
+            span::key(block.index, block.series),
+            block.count as i64,
+            block.data
+        ])?;
+    }
+    for (span, index, series) in &packed.emptied {
+        let sql = format!("DELETE FROM {} WHERE key = ?", blocks(*span));
+        transaction.prepare_cached(&sql)?.execute([span::key(*index, *series)])?;
+    }
+    let new = packed.blocks.iter().filter(|block| block.new).count() as i64 - packed.emptied.len() as i64;
+    if new != 0 {
+        add_to(&transaction, "blocks", new)?;
+    }
+    for (span, index, series, data) in &packed.rollups {
+        let sql = format!(
+            "INSERT INTO {}(key, data) VALUES(?, ?) ON CONFLICT DO UPDATE SET data = excluded.data",
+            rollups(*span)
+        );
+        transaction.prepare_cached(&sql)?.execute(params![span::key(*index, *series), data])?;
+    }
+    for (slot, series, data) in &packed.evidence {
+        match data {
+            Some(data) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO evidence(slot, series, data) VALUES(?, ?, ?)")?
+                .execute(params![slot, series, data])?,
+            None => transaction
+                .prepare_cached("DELETE FROM evidence WHERE slot = ? AND series = ?")?
+                .execute([slot, series])?,
+        };
+    }
+    for PackedLatest { series, latest, record } in &packed.latest {
+        let Latest { held, reach_us, rolled } = latest;
+        match record {
+            Some(record) => transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO latest(series, slot, verdict, held_until, reach_us, rolled, record)
+                     VALUES(?, ?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![series, held.from.0, held.verdict, held.until.0, reach_us, rolled, record])?,
+            None => transaction
+                .prepare_cached("UPDATE latest SET reach_us = ?, rolled = ? WHERE series = ?")?
+                .execute(params![reach_us, rolled, series])?,
+        };
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Adds to a number about the file.
@@ -381,355 +190,4 @@ pub(super) fn add_to(connection: &rusqlite::Connection, name: &str, added: i64) 
         )?
         .execute(params![name, added])?;
     Ok(())
-}
-
-/// One series while its arrivals are merged into its blocks.
-struct Series<'r> {
-    reader: &'r mut Reader,
-    id: i64,
-    latest: Option<Latest>,
-    reach_us: i64,
-    /// The spans that were looked at, by their number.
-    spans: BTreeMap<(Span, i64), Stored>,
-}
-
-/// A block as it is to be.
-#[derive(Default)]
-struct Stored {
-    /// Sorted by slot, one for each.
-    observations: Vec<Arc<Observation>>,
-    /// What its head says.
-    carried: Option<Held>,
-    /// Whether there is one in the file.
-    exists: bool,
-    /// Whether its observations changed.
-    changed: bool,
-}
-
-impl<'r> Series<'r> {
-    fn read(reader: &'r mut Reader, id: i64) -> Result<Self, Error> {
-        let latest = reader.latest_rows(&Selection(Some(vec![id])))?.first().map(|(_, latest)| *latest);
-        let reach_us = latest.map_or(0, |latest| latest.reach_us);
-        Ok(Self { reader, id, latest, reach_us, spans: BTreeMap::new() })
-    }
-
-    /// Merges what arrived, and adds the rows that this makes or changes to `packed`.
-    fn pack(
-        mut self,
-        mut arrived: Records,
-        closed: i64,
-        pruned: i64,
-        known: &mut HashMap<i64, (i64, Box<[u8]>)>,
-        packed: &mut Packed,
-    ) -> Result<(), Error> {
-        arrived.retain(|(slot, _)| *slot >= pruned);
-        arrived.sort_by_key(|(slot, _)| *slot);
-        let mut latest: Option<Arc<Observation>> = None;
-        // By number of the hour: whether observations in it changed; else what is carried into it may have.
-        let mut hours: BTreeMap<i64, bool> = BTreeMap::new();
-        for (_, record) in arrived {
-            let Reader { series, records, .. } = &mut *self.reader;
-            let observation = Arc::new(observation(series, records, self.id, &record)?);
-            let (slot, reason) = (observation.scheduled_at.0, observation.reason);
-            let holds = observation.interval_us.saturating_add(observation.timeout_us);
-            if self.add(&observation, packed)? && reason == Reason::Schedule {
-                self.reach_us = self.reach_us.max(i64::try_from(holds).unwrap_or(i64::MAX));
-                hours.insert(Span::Hour.index(slot), true);
-            }
-        }
-        // A verdict that reaches beyond what was written.
-        if let Some(Latest { held, rolled, .. }) = self.latest
-            && held.until.0 > rolled
-            && rolled < closed
-        {
-            hours.entry(Span::Hour.index(rolled)).or_insert(false);
-        }
-        let mut rolled = self.latest.map_or(i64::MIN, |latest| latest.rolled);
-        let mut rollups: BTreeMap<i64, Rollup> = BTreeMap::new();
-        let mut looked_at: BTreeSet<i64> = BTreeSet::new();
-        while let Some((hour, changed)) = hours.pop_first() {
-            looked_at.insert(hour);
-            let (start, end) = (Span::Hour.start(hour), Span::Hour.start(hour + 1));
-            let carried = self.carried(start)?;
-            let observations = self.scheduled(start, end)?;
-            let inside = || observations.iter().map(|observation| &**observation);
-            if carried.is_some() || !observations.is_empty() {
-                rollups.insert(hour, Rollup::of(Timestamp(start), Timestamp(end), carried, inside()));
-                rolled = rolled.max(end);
-            }
-            if let Some(last) = observations.last()
-                && latest.as_ref().is_none_or(|latest| latest.scheduled_at <= last.scheduled_at)
-            {
-                latest = Some(last.clone());
-            }
-            // Where an hour has observations of its own, what it carries on is as it was.
-            let settled = !changed && !observations.is_empty();
-            let after = Held::after(Timestamp(end), carried, inside());
-            if after.is_some() && !settled && (end < closed || self.is_written(hour + 1)?) {
-                hours.entry(hour + 1).or_insert(false);
-            }
-        }
-        self.finish(&looked_at, known, packed)?;
-        self.days(&rollups, packed)?;
-        for (hour, rollup) in rollups {
-            let data = rollup.encode();
-            packed.bytes += data.len();
-            packed.rollups.push((Span::Hour, span::key(hour, self.id), data));
-        }
-        let newer = |latest: &Arc<Observation>| self.latest.is_none_or(|known| known.held.from <= latest.scheduled_at);
-        if let Some(latest) = latest.filter(newer) {
-            let mut plain = Observation::clone(&latest);
-            plain.evidence = None;
-            let held = Held::of(&latest);
-            let row = Latest { held, reach_us: self.reach_us, rolled };
-            packed.latest.push(PackedLatest { series: self.id, latest: row, record: Some(to_bytes(&plain)) });
-        } else if let Some(known) = self.latest {
-            let row = Latest { held: known.held, reach_us: self.reach_us, rolled };
-            packed.latest.push(PackedLatest { series: self.id, latest: row, record: None });
-        }
-        packed.bytes += 300;
-        Ok(())
-    }
-
-    /// Merges an observation into its block; whether that changed anything.
-    fn add(&mut self, new: &Arc<Observation>, packed: &mut Packed) -> Result<bool, Error> {
-        let slot = new.scheduled_at.0;
-        // Where the interval was changed between two that did a slot, the other lies in the other kind of span.
-        let mut dropped = false;
-        for span in Span::ALL {
-            let place = (span, span.index(slot));
-            self.load(place.0, place.1)?;
-            let Some(stored) = self.spans.get_mut(&place) else { continue };
-            let Ok(at) = stored.observations.binary_search_by_key(&slot, |old| old.scheduled_at.0) else { continue };
-            let mut old = stored.observations[at].clone();
-            if old.evidence.is_none()
-                && let Some(evidence) = self.reader.evidence_of(slot, self.id)?
-            {
-                Arc::make_mut(&mut old).evidence = Some(evidence);
-            }
-            if goes_before(new, &old).is_ge() {
-                return Ok(false);
-            }
-            dropped = old.evidence.is_some();
-            stored.observations.remove(at);
-            stored.changed = true;
-        }
-        let span = Span::of_interval(new.interval_us);
-        let stored = self.spans.entry((span, span.index(slot))).or_default();
-        let at = stored.observations.partition_point(|old| old.scheduled_at.0 < slot);
-        stored.observations.insert(at, new.clone());
-        stored.changed = true;
-        if let Some(evidence) = &new.evidence {
-            let mut data = Vec::new();
-            put_evidence(&mut data, evidence);
-            // More than is read back is not written: the checker's bound is far below.
-            let data = (data.len() <= EVIDENCE_MAX).then(|| zstd::bulk::compress(&data, LEVEL)).transpose()?;
-            packed.bytes += data.as_ref().map_or(0, Vec::len);
-            packed.evidence.push((slot, self.id, data));
-        } else if dropped {
-            packed.evidence.push((slot, self.id, None));
-        }
-        Ok(true)
-    }
-
-    /// Reads the block of a span, if it was not yet.
-    fn load(&mut self, span: Span, index: i64) -> Result<(), Error> {
-        if self.spans.contains_key(&(span, index)) {
-            return Ok(());
-        }
-        let Reader { connection, shapes, series, .. } = &mut *self.reader;
-        let mut statement = connection.prepare_cached(&format!("SELECT data FROM {} WHERE key = ?", span.blocks()))?;
-        let mut rows = statement.query([span::key(index, self.id)])?;
-        let mut stored = Stored::default();
-        if let Some(row) = rows.next()? {
-            let whose = series.get(self.id)?;
-            let block = read_block(connection, shapes, Timestamp(span.start(index)), blob(row, 0)?)?;
-            stored.carried = block.carried;
-            stored.exists = true;
-            block
-                .observations(&whose.site, &whose.location, i64::MIN, i64::MAX, |observation| {
-                    stored.observations.push(Arc::new(observation));
-                })
-                .ok_or(Error::Damaged("a block"))?;
-        }
-        self.spans.insert((span, index), stored);
-        Ok(())
-    }
-
-    /// The observations by the schedule of `[from, to)`, one for each slot.
-    fn scheduled(&mut self, from: i64, to: i64) -> Result<Vec<Arc<Observation>>, Error> {
-        let mut found: Vec<Arc<Observation>> = Vec::new();
-        for span in Span::ALL {
-            for index in span.index(from)..=span.index(to - 1) {
-                self.load(span, index)?;
-                let Some(stored) = self.spans.get(&(span, index)) else { continue };
-                let first = stored.observations.partition_point(|observation| observation.scheduled_at.0 < from);
-                let inside =
-                    stored.observations[first..].iter().take_while(|observation| observation.scheduled_at.0 < to);
-                found.extend(inside.cloned());
-            }
-        }
-        found.sort_by_key(|observation| observation.scheduled_at);
-        found.retain(|observation| observation.reason == Reason::Schedule);
-        Ok(found)
-    }
-
-    /// What holds at `at`, the start of a span.
-    fn carried(&mut self, at: i64) -> Result<Option<Held>, Error> {
-        let known = self.latest.map(|latest| latest.held);
-        if known.is_some_and(|known| known.from.0 >= at)
-            || self.spans.keys().any(|(span, index)| span.start(*index) < at)
-        {
-            // Something later was packed before, or something earlier now.
-            let found = self.scheduled(at.saturating_sub(self.reach_us.min(32 * DAY)), at)?;
-            if let Some(last) = found.last() {
-                return Ok(Some(Held::of(last)).filter(|held| held.until.0 > at));
-            }
-        }
-        if let Some(known) = known.filter(|known| known.from.0 < at) {
-            return Ok(Some(known).filter(|held| held.until.0 > at));
-        }
-        // What is past its retention is still in the head of the block that it was carried into.
-        let mut head = None;
-        for span in Span::ALL {
-            if at.rem_euclid(span.width()) == 0 {
-                self.load(span, span.index(at))?;
-                head = head.or(self.spans.get(&(span, span.index(at))).and_then(|stored| stored.carried));
-            }
-        }
-        Ok(head)
-    }
-
-    /// Whether an hour has statistics already.
-    fn is_written(&self, hour: i64) -> Result<bool, Error> {
-        let key = span::key(hour, self.id);
-        let found: Option<i64> = self
-            .reader
-            .connection
-            .prepare_cached("SELECT key FROM hour_rollups WHERE key = ?")?
-            .query_row([key], |row| row.get(0))
-            .optional()?;
-        Ok(found.is_some())
-    }
-
-    /// Makes the blocks that changed, and those whose head did.
-    fn finish(
-        &mut self,
-        looked_at: &BTreeSet<i64>,
-        known: &mut HashMap<i64, (i64, Box<[u8]>)>,
-        packed: &mut Packed,
-    ) -> Result<(), Error> {
-        let candidates: Vec<(Span, i64)> = self.spans.keys().copied().collect();
-        for (span, index) in candidates {
-            let start = span.start(index);
-            let Some(stored) = self.spans.get(&(span, index)) else { continue };
-            let head = looked_at.contains(&Span::Hour.index(start));
-            if !(stored.changed || head && stored.exists) {
-                continue;
-            }
-            if stored.observations.is_empty() {
-                if stored.exists {
-                    packed.emptied.push((span, span::key(index, self.id)));
-                }
-                continue;
-            }
-            let (changed, before) = (stored.changed, stored.carried);
-            let carried = self.carried(start)?;
-            if !changed && carried == before {
-                continue;
-            }
-            let Some(stored) = self.spans.get(&(span, index)) else { continue };
-            let day = Span::Day.index(start);
-            let reader = &*self.reader;
-            let mut failed = None;
-            let data = block::encode(
-                Timestamp(start),
-                carried,
-                stored.observations.iter().map(|observation| &**observation),
-                |shape, uses| {
-                    if uses < SHARED_FROM {
-                        return None;
-                    }
-                    share(reader, known, packed, shape, day).unwrap_or_else(|error| {
-                        failed = Some(error);
-                        None
-                    })
-                },
-            )?;
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            packed.bytes += data.len();
-            packed.blocks.push(PackedBlock {
-                span,
-                key: span::key(index, self.id),
-                count: stored.observations.len(),
-                data,
-                new: !stored.exists,
-            });
-        }
-        Ok(())
-    }
-
-    /// Brings the days of the hours that were computed up to date.
-    fn days(&self, rollups: &BTreeMap<i64, Rollup>, packed: &mut Packed) -> Result<(), Error> {
-        let rolled = self.latest.map_or(i64::MIN, |latest| latest.rolled);
-        let days: BTreeSet<i64> = rollups.keys().map(|hour| hour.div_euclid(24)).collect();
-        for day in days {
-            let (start, end) = (Span::Day.start(day), Span::Day.start(day + 1));
-            let own = rollups.range(day * 24..(day + 1) * 24).map(|(hour, rollup)| (Span::Hour.start(*hour), rollup));
-            // Where all that is written is earlier, the day as it is stands for its hours: the same is merged in the
-            // same order. Otherwise it is merged again from all of them.
-            let appends = own.clone().next().is_some_and(|(first, _)| first >= rolled);
-            let span = if appends { Span::Day } else { Span::Hour };
-            let mut written = BTreeMap::new();
-            let wanted = |_, start: i64| appends || !rollups.contains_key(&Span::Hour.index(start));
-            let selection = Selection(Some(vec![self.id]));
-            self.reader.each_rollup(&selection, span, start, end, wanted, |_, start, rollup| {
-                written.insert(start, rollup);
-            })?;
-            let written = written.iter().map(|(start, rollup)| (*start, rollup));
-            let mut parts: Vec<(i64, &Rollup)> = written.chain(own).collect();
-            // The day begins no later than any of its hours, so it stays the first.
-            parts.sort_by_key(|(start, _)| *start);
-            let parts = parts.into_iter().map(|(_, rollup)| rollup);
-            let data = Rollup::over(Timestamp(start), Timestamp(end), parts).encode();
-            packed.bytes += data.len();
-            packed.rollups.push((Span::Day, span::key(day, self.id), data));
-        }
-        Ok(())
-    }
-}
-
-/// The id under which a shape is kept outside of the blocks; `None` where another has the same hash.
-fn share(
-    reader: &Reader,
-    known: &mut HashMap<i64, (i64, Box<[u8]>)>,
-    packed: &mut Packed,
-    shape: &[u8],
-    day: i64,
-) -> Result<Option<i64>, Error> {
-    let id = xxh3_64(shape) as i64;
-    if known.len() >= KNOWN_MAX {
-        known.clear();
-    }
-    if let Entry::Vacant(unknown) = known.entry(id) {
-        let found: Option<(i64, Vec<u8>)> = reader
-            .connection
-            .prepare_cached("SELECT seen_day, data FROM shapes WHERE id = ?")?
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (seen, data) = found.unwrap_or_else(|| (i64::MIN, shape.to_vec()));
-        unknown.insert((seen, data.into()));
-    }
-    let Some((seen, bytes)) = known.get_mut(&id) else { return Ok(None) };
-    if **bytes != *shape {
-        return Ok(None);
-    }
-    if *seen < day {
-        *seen = day;
-        packed.bytes += shape.len();
-        packed.shapes.push((id, day, shape.into()));
-    }
-    Ok(Some(id))
 }

@@ -2,8 +2,9 @@
 
 use super::Error;
 use super::pack::add_to;
-use super::span::{self, Span};
+use super::rows::{blocks, rollups};
 use super::writer::{State, Writer};
+use crate::tables::span::{self, Span};
 use crate::{Retention, StoreError, Upkept};
 use rusqlite::{TransactionBehavior, params};
 use sitemon_model::Timestamp;
@@ -28,14 +29,14 @@ pub(super) fn prune(writer: &Writer, now: Timestamp, retention: &Retention) -> R
     })?;
     for span in Span::ALL {
         let end = span::key(span.index(observations), 0);
-        let removed = sliced(writer, span.blocks(), end)?;
+        let removed = sliced(writer, blocks(span), end)?;
         done.removed += removed;
         if removed > 0 {
             writer.run_blocking(move |state| add_to(&state.connection, "blocks", -(removed as i64)))?;
         }
     }
-    done.removed += sliced(writer, Span::Hour.rollups(), span::key(Span::Hour.index(before(retention.hour)), 0))?;
-    done.removed += sliced(writer, Span::Day.rollups(), span::key(Span::Day.index(before(retention.day)), 0))?;
+    done.removed += sliced(writer, rollups(Span::Hour), span::key(Span::Hour.index(before(retention.hour)), 0))?;
+    done.removed += sliced(writer, rollups(Span::Day), span::key(Span::Day.index(before(retention.day)), 0))?;
     let evidence = before(retention.evidence).max(observations);
     done.removed += repeated(writer, move |state| {
         let sql =

@@ -1,11 +1,11 @@
 //! Reads: connections of their own, each read under one snapshot of the database.
 
-use super::{Error, chunk, schema};
-use crate::record::{self, Shape};
+use super::rows::Rows;
+use super::{Error, schema};
+use crate::tables::{Ahead, Reader, Source};
 use crate::{Measures, Run, RunStart, SiteRecord, StoreError};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use sitemon_model::Timestamp;
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -23,37 +23,40 @@ const IDLE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Reader>>,
+    idle: Mutex<Vec<Reader<Rows>>>,
     /// What the scan that is under way has read ahead.
-    pub(super) ahead: Mutex<Option<super::scan::Ahead>>,
+    pub(super) ahead: Mutex<Option<Ahead>>,
 }
 
 impl Readers {
     /// Opens the first, so that what is wrong with the file is told now.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
-        let first = Reader::open(path).map_err(|error| error.of(path))?;
+        let first = open(path).map_err(|error| error.of(path))?;
         Ok(Arc::new(Self { path: path.to_owned(), idle: Mutex::new(vec![first]), ahead: Mutex::new(None) }))
-    }
-
-    /// Reads under one snapshot.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Reader) -> Result<T, Error>) -> Result<T, StoreError> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
-        let mut reader = match kept {
-            Some(reader) => reader,
-            None => Reader::open(&self.path).map_err(|error| error.of(&self.path))?,
-        };
-        let done = reader.snapshot(work);
-        let mut idle = idle();
-        if idle.len() < IDLE {
-            idle.push(reader);
-        }
-        done.map_err(|error| error.of(&self.path))
     }
 
     /// Closes the connections that nobody uses.
     pub(super) fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Source for Readers {
+    type Tables = Rows;
+
+    fn read<T>(&self, work: impl FnOnce(&mut Reader<Rows>) -> Result<T, Error>) -> Result<T, StoreError> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let mut reader = match kept {
+            Some(reader) => reader,
+            None => open(&self.path).map_err(|error| error.of(&self.path))?,
+        };
+        let done = snapshot(&mut reader, work);
+        let mut idle = idle();
+        if idle.len() < IDLE {
+            idle.push(reader);
+        }
+        done.map_err(|error| error.of(&self.path))
     }
 }
 
@@ -101,143 +104,51 @@ fn unchanging(path: &Path) -> OsString {
     OsString::from_vec(address)
 }
 
-/// One connection that reads.
-#[derive(Debug)]
-pub(super) struct Reader {
-    pub(super) connection: Connection,
-    pub(super) series: SeriesTable,
-    pub(super) chunks: chunk::Decoder,
-    pub(super) records: record::Reader,
-    /// The shapes that blocks share, as far as they were met.
-    pub(super) shapes: HashMap<i64, Arc<Shape>>,
-    /// The rows of arrivals in this snapshot; listed when first asked for.
-    pub(super) rows: Option<Arc<[super::load::RowOfArrivals]>>,
-}
-
-/// Site and location of each series, by its id.
-#[derive(Debug, Default)]
-pub(super) struct SeriesTable {
-    by_id: Vec<Option<Series>>,
-    by_site: HashMap<Arc<str>, Vec<i64>>,
-}
-
-/// A site at a location.
-#[derive(Debug, Clone)]
-pub(super) struct Series {
-    /// The name of the site.
-    pub(super) site: Arc<str>,
-    /// Where the checker runs.
-    pub(super) location: Arc<str>,
-}
-
-impl SeriesTable {
-    /// Learns what came since.
-    fn refresh(&mut self, connection: &Connection) -> Result<(), Error> {
-        let known = self.by_id.len() as i64 - 1;
-        let mut statement =
-            connection.prepare_cached("SELECT id, site, location FROM series WHERE id > ? ORDER BY id")?;
-        let mut rows = statement.query([known])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            let index = usize::try_from(id).map_err(|_| Error::Damaged("a series"))?;
-            let series = Series { site: row.get(1)?, location: row.get(2)? };
-            self.by_id.resize(index, None);
-            self.by_site.entry(series.site.clone()).or_default().push(id);
-            self.by_id.push(Some(series));
+/// Opens a connection for reading.
+fn open(path: &Path) -> Result<Reader<Rows>, Error> {
+    let (connection, stand) = connect(path)?;
+    match stand {
+        schema::Stand::Ours(found) if found > schema::VERSION => {
+            let path = path.display().to_string();
+            return Err(StoreError::Newer { path, found, known: schema::VERSION }.into());
         }
-        Ok(())
-    }
-
-    /// Whose id this is.
-    pub(super) fn get(&self, id: i64) -> Result<&Series, Error> {
-        usize::try_from(id)
-            .ok()
-            .and_then(|index| self.by_id.get(index)?.as_ref())
-            .ok_or(Error::Damaged("the id of a series"))
-    }
-
-    /// How large the largest id is, and one more.
-    pub(super) const fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
-    /// The series of these sites.
-    pub(super) fn select(&self, sites: Option<&[Arc<str>]>) -> Selection {
-        let Some(sites) = sites else { return Selection(None) };
-        let mut ids: Vec<i64> = sites.iter().filter_map(|site| self.by_site.get(site)).flatten().copied().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Selection(Some(ids))
-    }
-}
-
-/// Which series are looked for, sorted; `None`: all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Selection(pub(super) Option<Vec<i64>>);
-
-impl Selection {
-    /// Whether a series is looked for.
-    pub(super) fn contains(&self, id: i64) -> bool {
-        self.0.as_ref().is_none_or(|ids| ids.binary_search(&id).is_ok())
-    }
-
-    /// How many of them lie between two ids, both included.
-    pub(super) fn between(&self, first: i64, last: i64) -> u64 {
-        match &self.0 {
-            None => (last - first).unsigned_abs() + 1,
-            Some(ids) => (ids.partition_point(|id| *id <= last) - ids.partition_point(|id| *id < first)) as u64,
+        schema::Stand::Ours(schema::VERSION) => {}
+        schema::Stand::Ours(_) => {
+            let told =
+                format!("{} was made by an older version; `sitemon migrate` brings it up to date", path.display());
+            return Err(StoreError::Unusable(told).into());
+        }
+        schema::Stand::Empty => {
+            let told = format!("{} is empty: nothing was stored in it yet", path.display());
+            return Err(StoreError::Unavailable(told).into());
+        }
+        schema::Stand::Foreign => {
+            let told = format!("{} is another program's database", path.display());
+            return Err(StoreError::Damaged(told).into());
         }
     }
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(Reader::new(Rows::new(connection)?))
 }
 
-impl Reader {
-    fn open(path: &Path) -> Result<Self, Error> {
-        let (connection, stand) = connect(path)?;
-        match stand {
-            schema::Stand::Ours(found) if found > schema::VERSION => {
-                let path = path.display().to_string();
-                return Err(StoreError::Newer { path, found, known: schema::VERSION }.into());
-            }
-            schema::Stand::Ours(schema::VERSION) => {}
-            schema::Stand::Ours(_) => {
-                let told =
-                    format!("{} was made by an older version; `sitemon migrate` brings it up to date", path.display());
-                return Err(StoreError::Unusable(told).into());
-            }
-            schema::Stand::Empty => {
-                let told = format!("{} is empty: nothing was stored in it yet", path.display());
-                return Err(StoreError::Unavailable(told).into());
-            }
-            schema::Stand::Foreign => {
-                let told = format!("{} is another program's database", path.display());
-                return Err(StoreError::Damaged(told).into());
-            }
-        }
-        connection.pragma_update(None, "cache_size", -16_384)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        Ok(Self {
-            connection,
-            series: SeriesTable::default(),
-            chunks: chunk::Decoder::new()?,
-            records: record::Reader::default(),
-            shapes: HashMap::new(),
-            rows: None,
-        })
-    }
+/// Does `work` within one read transaction.
+fn snapshot<T>(
+    reader: &mut Reader<Rows>,
+    work: impl FnOnce(&mut Reader<Rows>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    reader.tables.renew();
+    reader.tables.connection.execute_batch("BEGIN")?;
+    let done = reader.refresh().and_then(|()| work(reader));
+    let ended = reader.tables.connection.execute_batch("ROLLBACK");
+    let done = done?;
+    ended?;
+    Ok(done)
+}
 
-    /// Does `work` within one read transaction.
-    fn snapshot<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
-        self.rows = None;
-        self.connection.execute_batch("BEGIN")?;
-        let done = self.series.refresh(&self.connection).and_then(|()| work(self));
-        let ended = self.connection.execute_batch("ROLLBACK");
-        let done = done?;
-        ended?;
-        Ok(done)
-    }
-
+impl Rows {
     /// See [`crate::Store::position`].
-    pub(super) fn position(&mut self, source: &str) -> Result<u64, Error> {
+    pub(super) fn position(&self, source: &str) -> Result<u64, Error> {
         let next: Option<i64> = self
             .connection
             .prepare_cached("SELECT next FROM positions WHERE source = ?")?
@@ -312,9 +223,4 @@ impl Reader {
             blocks: number("SELECT value FROM meta WHERE name = 'blocks'")?,
         })
     }
-}
-
-/// The bytes of a column.
-pub(super) fn blob<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r [u8], Error> {
-    row.get_ref(index)?.as_blob().map_err(|_| Error::Damaged("a row"))
 }

@@ -1,8 +1,8 @@
 //! The one writer: a thread with the only connection that writes, and a bounded queue of work for it.
 
 use super::chunk::{CHUNK, Encoder};
-use super::span::SERIES_MAX;
 use super::{Error, lock, schema};
+use crate::tables::span::SERIES_MAX;
 use crate::{Advance, RunStart, SiteRecord, StoreError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use sitemon_model::{Observation, Timestamp, time};

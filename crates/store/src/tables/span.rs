@@ -5,11 +5,11 @@ use sitemon_model::time::{DAY, HOUR, SECOND};
 /// Bits of a key that hold the id of the series; the number of the span stands above them.
 const SERIES_BITS: u32 = 28;
 /// The largest id of a series.
-pub(super) const SERIES_MAX: i64 = (1 << SERIES_BITS) - 1;
+pub(crate) const SERIES_MAX: i64 = (1 << SERIES_BITS) - 1;
 
 /// How long a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Span {
+pub(crate) enum Span {
     /// For intervals up to a minute.
     Hour,
     /// For longer ones.
@@ -18,15 +18,15 @@ pub(super) enum Span {
 
 impl Span {
     /// Both.
-    pub(super) const ALL: [Self; 2] = [Self::Hour, Self::Day];
+    pub(crate) const ALL: [Self; 2] = [Self::Hour, Self::Day];
 
     /// The span whose block holds an observation with this interval.
-    pub(super) const fn of_interval(interval_us: u64) -> Self {
+    pub(crate) const fn of_interval(interval_us: u64) -> Self {
         if interval_us <= 60 * SECOND as u64 { Self::Hour } else { Self::Day }
     }
 
     /// Microseconds.
-    pub(super) const fn width(self) -> i64 {
+    pub(crate) const fn width(self) -> i64 {
         match self {
             Self::Hour => HOUR,
             Self::Day => DAY,
@@ -34,39 +34,23 @@ impl Span {
     }
 
     /// The number of the span that holds an instant; 0 begins at the epoch.
-    pub(super) const fn index(self, at: i64) -> i64 {
+    pub(crate) const fn index(self, at: i64) -> i64 {
         at.div_euclid(self.width())
     }
 
     /// The start of a span, held at the ends of what can be said.
-    pub(super) const fn start(self, index: i64) -> i64 {
+    pub(crate) const fn start(self, index: i64) -> i64 {
         index.saturating_mul(self.width())
-    }
-
-    /// The table of its blocks.
-    pub(super) const fn blocks(self) -> &'static str {
-        match self {
-            Self::Hour => "hour_blocks",
-            Self::Day => "day_blocks",
-        }
-    }
-
-    /// The table of its statistics.
-    pub(super) const fn rollups(self) -> &'static str {
-        match self {
-            Self::Hour => "hour_rollups",
-            Self::Day => "day_rollups",
-        }
     }
 }
 
 /// The key of a span and a series. The number of an hour takes 33 bits at most, so there is room.
-pub(super) const fn key(index: i64, series: i64) -> i64 {
+pub(crate) const fn key(index: i64, series: i64) -> i64 {
     index << SERIES_BITS | series
 }
 
 /// The span and the series of a key.
-pub(super) const fn parts(key: i64) -> (i64, i64) {
+pub(crate) const fn parts(key: i64) -> (i64, i64) {
     (key >> SERIES_BITS, key & SERIES_MAX)
 }
 

@@ -4,15 +4,11 @@
 //! passes as glances from the directories of the arrivals. That holds for series whose arrivals came in order and are
 //! later than all that is packed, which is the rule; the others are computed from all observations.
 
-use super::Error;
-use super::chunk;
-use super::load::{each_directory, each_row, read_block};
-use super::read::{Reader, Selection, blob};
-use super::span::{self, Span};
-use super::statistics::Latest;
+use super::load::read_block;
+use super::span::Span;
+use super::{Damaged, Latest, Reader, Selection, Tables};
 use crate::record::Shape;
 use crate::{SiteOverview, Window};
-use rusqlite::Connection;
 use sitemon_model::Timestamp;
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_stats::{Glance, Held, Overview, Passing};
@@ -65,17 +61,17 @@ impl Part {
 type Packed = (Option<Held>, Vec<Glance>);
 
 /// The parts by series, and what they have in common.
-struct Glancing<'r> {
-    connection: &'r Connection,
+struct Glancing<'r, T> {
+    tables: &'r T,
     shapes: &'r mut HashMap<i64, Arc<Shape>>,
     from: i64,
     to: i64,
     parts: HashMap<i64, Part>,
 }
 
-impl Reader {
+impl<T: Tables> Reader<T> {
     /// See [`crate::Store::overview`].
-    pub(super) fn overview(&mut self, query: &Window) -> Result<Vec<SiteOverview>, Error> {
+    pub(crate) fn overview(&mut self, query: &Window) -> Result<Vec<SiteOverview>, T::Error> {
         let selection = self.series.select(query.sites.as_deref());
         let (from, to) = (query.from.0, query.to.0);
         let mut overviews = if from.rem_euclid(HOUR) == 0 && from < to {
@@ -99,35 +95,27 @@ impl Reader {
         selection: &Selection,
         from: i64,
         to: i64,
-    ) -> Result<HashMap<i64, Overview>, Error> {
+    ) -> Result<HashMap<i64, Overview>, T::Error> {
         let whole = self.whole(selection, from, to)?;
         Ok(whole.into_iter().map(|(series, rollup)| (series, Overview::of_rollup(&rollup))).collect())
     }
 
     /// From what is shown alone; `from` is the start of an hour.
-    fn glanced(&mut self, selection: &Selection, from: i64, to: i64) -> Result<HashMap<i64, Overview>, Error> {
-        let (rows, pruned) = (self.rows()?, self.pruned()?);
-        let latest = self.latest_rows(selection)?;
-        let Self { connection, shapes, .. } = &mut *self;
+    fn glanced(&mut self, selection: &Selection, from: i64, to: i64) -> Result<HashMap<i64, Overview>, T::Error> {
+        let pruned = self.tables.pruned()?;
+        let latest = self.tables.latest(selection)?;
+        let Self { tables, shapes, .. } = &mut *self;
         let part = |latest| Part { latest: Some(latest), ..Part::default() };
         let parts = latest.into_iter().map(|(series, latest)| (series, part(latest))).collect();
-        let mut glancing = Glancing { connection, shapes, from, to, parts };
-        let wanted = |first, last| selection.between(first, last) > 0;
-        each_directory(
-            glancing.connection,
-            &rows,
-            |row| row.first_slot < to && wanted(row.first_series, row.last_series),
-            |row, directory| {
-                for entry in chunk::entries(row.first_slot, directory) {
-                    let entry = entry.ok_or(Error::Damaged("an arrival"))?;
-                    let within = entry.slot >= pruned && entry.slot < to;
-                    if entry.scheduled && within && selection.contains(entry.series) {
-                        glancing.arrived(entry.series, entry.glance)?;
-                    }
-                }
-                Ok(())
-            },
-        )?;
+        let tables = &*tables;
+        let mut glancing = Glancing { tables, shapes, from, to, parts };
+        tables.each_arrival(selection, to, |entry| {
+            let within = entry.slot >= pruned && entry.slot < to;
+            if entry.scheduled && within && selection.contains(entry.series) {
+                glancing.arrived(entry.series, entry.glance)?;
+            }
+            Ok(())
+        })?;
         glancing.begin_rest()?;
         glancing.written(selection)?;
         let (mut found, mut irregular) = (HashMap::with_capacity(glancing.parts.len()), Vec::new());
@@ -154,9 +142,9 @@ impl Reader {
     }
 }
 
-impl Glancing<'_> {
+impl<T: Tables> Glancing<'_, T> {
     /// An arrival, in the order in which they came.
-    fn arrived(&mut self, series: i64, glance: Glance) -> Result<(), Error> {
+    fn arrived(&mut self, series: i64, glance: Glance) -> Result<(), T::Error> {
         let slot = glance.held.from.0;
         let part = self.parts.entry(series).or_default();
         if part.irregular {
@@ -178,14 +166,14 @@ impl Glancing<'_> {
     }
 
     /// Begins with the series in which nothing arrived.
-    fn begin_rest(&mut self) -> Result<(), Error> {
+    fn begin_rest(&mut self) -> Result<(), T::Error> {
         let rest: Vec<i64> =
             self.parts.iter().filter(|(_, part)| part.passing.is_none()).map(|(series, _)| *series).collect();
         rest.into_iter().try_for_each(|series| self.begin(series, None))
     }
 
     /// Says up to where what is written holds, and begins with what is packed beyond it.
-    fn begin(&mut self, series: i64, arrived: Option<i64>) -> Result<(), Error> {
+    fn begin(&mut self, series: i64, arrived: Option<i64>) -> Result<(), T::Error> {
         let (from, to) = (self.from, self.to);
         let Some(part) = self.parts.get_mut(&series) else { return Ok(()) };
         let rolled = part.latest.map_or(i64::MIN, |latest| latest.rolled);
@@ -213,25 +201,22 @@ impl Glancing<'_> {
 
     /// What is carried into the hour that begins at `start`, and the packed observations from there to the instant
     /// `last`, by their slots; `None` where that hour has no block, or they are too many.
-    fn packed(&mut self, series: i64, start: i64, last: i64) -> Result<Option<Packed>, Error> {
+    fn packed(&mut self, series: i64, start: i64, last: i64) -> Result<Option<Packed>, T::Error> {
         let (mut found, mut known, mut carried) = (Vec::new(), false, None);
         if (last - start) / HOUR >= BLOCKS {
             return Ok(None);
         }
         for span in Span::ALL {
-            let sql = format!("SELECT data FROM {} WHERE key = ?", span.blocks());
-            let mut statement = self.connection.prepare_cached(&sql)?;
             for index in span.index(start)..=span.index(last) {
-                let mut rows = statement.query([span::key(index, series)])?;
-                let Some(row) = rows.next()? else { continue };
+                let Some(data) = self.tables.block(span, index, series)? else { continue };
                 let at = span.start(index);
-                let block = read_block(self.connection, self.shapes, Timestamp(at), blob(row, 0)?)?;
+                let block = read_block(self.tables, self.shapes, Timestamp(at), &data)?;
                 if span == Span::Hour && at == start {
                     (known, carried) = (true, block.carried);
                 }
                 let wanted = |glance: &Glance| glance.held.from.0 >= start && glance.held.from.0 < self.to;
                 let each = |glance| found.extend(Some(glance).filter(wanted));
-                block.glances(each).ok_or(Error::Damaged("a block"))?;
+                block.glances(each).ok_or(Damaged("a block"))?;
             }
         }
         found.sort_by_key(|glance| glance.held.from);
@@ -239,7 +224,7 @@ impl Glancing<'_> {
     }
 
     /// Adds what is written.
-    fn written(&mut self, selection: &Selection) -> Result<(), Error> {
+    fn written(&mut self, selection: &Selection) -> Result<(), T::Error> {
         let (first_day, last_hour) = (day(self.from.saturating_add(DAY - 1)), hour(self.to));
         self.add(selection, Span::Hour, first_day, self.from, first_day.min(last_hour))?;
         self.add(selection, Span::Day, first_day, first_day, last_hour)?;
@@ -255,15 +240,14 @@ impl Glancing<'_> {
     }
 
     /// Adds the statistics of the spans from `from` to `to` to those parts that want them.
-    fn add(&mut self, selection: &Selection, span: Span, first_day: i64, from: i64, to: i64) -> Result<(), Error> {
+    fn add(&mut self, selection: &Selection, span: Span, first_day: i64, from: i64, to: i64) -> Result<(), T::Error> {
         let parts = &mut self.parts;
-        each_row(self.connection, selection, (span.rollups(), "data"), span, from, to, |key, row| {
-            let (index, series) = span::parts(key);
+        self.tables.each_rollup(selection, span, from, to, |index, series, data| {
             let wants = |part: &&mut Part| !part.irregular && part.wants(span, span.start(index), first_day);
             let Some(part) = parts.get_mut(&series).filter(wants) else { return Ok(()) };
             let overview = part.written.get_or_insert_default();
-            let merged = overview.merge_encoded(span.width().unsigned_abs(), blob(row, 1)?);
-            merged.ok_or(Error::Damaged("statistics"))
+            let merged = overview.merge_encoded(span.width().unsigned_abs(), data);
+            merged.ok_or(Damaged("statistics").into())
         })
     }
 }

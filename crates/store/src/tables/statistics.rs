@@ -1,9 +1,8 @@
 //! Statistics: those that were written with the blocks, and for what arrived since, computed anew.
 
-use super::Error;
-use super::load::{Found, each_row};
-use super::read::{Reader, Selection, blob};
-use super::span::{self, Span};
+use super::load::{Found, goes_before, observation, read_block, read_evidence};
+use super::span::Span;
+use super::{Damaged, Reader, Selection, Tables};
 use crate::{RollupQuery, SiteRollup, Window};
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Reason, Timestamp};
@@ -15,55 +14,35 @@ use std::sync::Arc;
 /// Observations that are held at once.
 const SLICE: u64 = 50_000;
 
-/// What a row of the table `latest` says but for the observation itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Latest {
-    /// What it holds.
-    pub(super) held: Held,
-    /// The longest that any verdict of the series held.
-    pub(super) reach_us: i64,
-    /// Up to where the statistics of the series are written.
-    pub(super) rolled: i64,
-}
+/// Statistics of one span by series, and what they carry on.
+type Computed = BTreeMap<i64, (Rollup, Option<Held>)>;
 
 /// Statistics by series and start of their span.
 type Rollups = BTreeMap<(i64, i64), Rollup>;
 
-impl Reader {
+impl<T: Tables> Reader<T> {
     /// See [`crate::Store::latest`].
-    pub(super) fn latest(&mut self) -> Result<Vec<Arc<Observation>>, Error> {
+    pub(crate) fn latest(&mut self) -> Result<Vec<Arc<Observation>>, T::Error> {
         let mut found: HashMap<i64, Arc<Observation>> = HashMap::new();
-        {
-            let Self { connection, series, records, .. } = &mut *self;
-            let mut statement = connection.prepare_cached(
-                "SELECT l.series, l.record, e.data FROM latest l
-                 LEFT JOIN evidence e ON e.slot = l.slot AND e.series = l.series",
-            )?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let id: i64 = row.get(0)?;
-                let mut observation = super::load::observation(series, records, id, blob(row, 1)?)?;
-                if let Some(data) = row.get_ref(2)?.as_blob_or_null().map_err(|_| Error::Damaged("evidence"))? {
-                    observation.evidence = Some(super::load::read_evidence(data)?);
-                }
-                found.insert(id, Arc::new(observation));
-            }
-        }
+        let Self { tables, series, records, .. } = &mut *self;
+        tables.each_latest(|id, record, evidence| {
+            let mut observation = observation(series, records, id, record)?;
+            observation.evidence = evidence.map(read_evidence).transpose()?;
+            found.insert(id, Arc::new(observation));
+            Ok(())
+        })?;
         let mut slots: HashMap<i64, i64> = HashMap::new();
-        self.each_entry(
-            |_| true,
-            |entry| {
-                if entry.scheduled {
-                    let slot = slots.entry(entry.series).or_insert(entry.slot);
-                    *slot = (*slot).max(entry.slot);
-                }
-            },
-        )?;
+        self.each_entry(&Selection(None), i64::MAX, |entry| {
+            if entry.scheduled {
+                let slot = slots.entry(entry.series).or_insert(entry.slot);
+                *slot = (*slot).max(entry.slot);
+            }
+        })?;
         slots.retain(|id, slot| found.get(id).is_none_or(|packed| packed.scheduled_at.0 <= *slot));
         for (id, arrived) in self.arrivals_at(&slots)? {
             let kept = found.entry(id).or_insert_with(|| arrived.clone());
             let later = arrived.scheduled_at > kept.scheduled_at;
-            if later || super::load::goes_before(&arrived, kept).is_lt() {
+            if later || goes_before(&arrived, kept).is_lt() {
                 *kept = arrived;
             }
         }
@@ -73,7 +52,7 @@ impl Reader {
     }
 
     /// See [`crate::Store::rollups`].
-    pub(super) fn rollups(&mut self, query: &RollupQuery) -> Result<Vec<SiteRollup>, Error> {
+    pub(crate) fn rollups(&mut self, query: &RollupQuery) -> Result<Vec<SiteRollup>, T::Error> {
         let selection = self.series.select(query.window.sites.as_deref());
         let span = if query.width >= DAY { Span::Day } else { Span::Hour };
         let from = query.window.from.floor(span.width()).0;
@@ -86,7 +65,7 @@ impl Reader {
     }
 
     /// See [`crate::Store::summary`].
-    pub(super) fn summary(&mut self, query: &Window) -> Result<Vec<SiteRollup>, Error> {
+    pub(crate) fn summary(&mut self, query: &Window) -> Result<Vec<SiteRollup>, T::Error> {
         let selection = self.series.select(query.sites.as_deref());
         let whole = self.whole(&selection, query.from.0, query.to.0)?;
         let mut named = Vec::with_capacity(whole.len());
@@ -98,7 +77,12 @@ impl Reader {
     }
 
     /// What the parts of `[from, to)` come to, by series; the time between them is not counted.
-    pub(super) fn whole(&mut self, selection: &Selection, from: i64, to: i64) -> Result<HashMap<i64, Rollup>, Error> {
+    pub(super) fn whole(
+        &mut self,
+        selection: &Selection,
+        from: i64,
+        to: i64,
+    ) -> Result<HashMap<i64, Rollup>, T::Error> {
         let ceil = |at: i64, width: i64| at.saturating_add(width - 1).div_euclid(width).saturating_mul(width);
         let floor = |at: i64, width: i64| at.div_euclid(width).saturating_mul(width);
         let mut whole = HashMap::new();
@@ -129,7 +113,7 @@ impl Reader {
         from: i64,
         to: i64,
         whole: &mut HashMap<i64, Rollup>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), T::Error> {
         if from >= to {
             return Ok(());
         }
@@ -158,13 +142,13 @@ impl Reader {
         Ok(())
     }
 
-    fn named(&self, series: i64, rollup: Rollup) -> Result<SiteRollup, Error> {
+    fn named(&self, series: i64, rollup: Rollup) -> Result<SiteRollup, T::Error> {
         let series = self.series.get(series)?;
         Ok(SiteRollup { site: series.site.clone(), location: series.location.clone(), rollup })
     }
 
     /// The statistics of the spans from `from` to `to`, which are starts of spans.
-    fn spans(&mut self, selection: &Selection, span: Span, from: i64, to: i64) -> Result<Rollups, Error> {
+    fn spans(&mut self, selection: &Selection, span: Span, from: i64, to: i64) -> Result<Rollups, T::Error> {
         let mut rollups = Rollups::new();
         if from >= to {
             return Ok(rollups);
@@ -221,36 +205,31 @@ impl Reader {
         to: i64,
         wanted: impl Fn(i64, i64) -> bool,
         mut each: impl FnMut(i64, i64, Rollup),
-    ) -> Result<(), Error> {
-        each_row(&self.connection, selection, (span.rollups(), "data"), span, from, to, |key, row| {
-            let (index, series) = span::parts(key);
+    ) -> Result<(), T::Error> {
+        self.tables.each_rollup(selection, span, from, to, |index, series, data| {
             let start = span.start(index);
             if wanted(series, start) {
                 let end = Timestamp(start.saturating_add(span.width()));
-                let rollup = Rollup::decode(Timestamp(start), end, blob(row, 1)?);
-                each(series, start, rollup.ok_or(Error::Damaged("statistics"))?);
+                let rollup = Rollup::decode(Timestamp(start), end, data);
+                each(series, start, rollup.ok_or(Damaged("statistics"))?);
             }
             Ok(())
         })
     }
 
     /// The statistics of those hours that are not written yet, or in which something arrived since.
-    fn anew(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, Error> {
+    fn anew(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, T::Error> {
         let hour = |at: i64| Span::Hour.start(Span::Hour.index(at));
         // By hour and series: whether something arrived in it; else it is only looked at because the hour before
         // carries into it.
         let mut open: BTreeMap<i64, BTreeMap<i64, bool>> = BTreeMap::new();
-        let wanted = |first: i64, last: i64| selection.between(first, last) > 0;
-        self.each_entry(
-            |row| row.first_slot < to && wanted(row.first_series, row.last_series),
-            |entry| {
-                // What arrived before changes what is carried over the start.
-                if entry.scheduled && entry.slot < to && selection.contains(entry.series) {
-                    open.entry(hour(entry.slot).max(from)).or_default().insert(entry.series, true);
-                }
-            },
-        )?;
-        for (series, latest) in self.latest_rows(selection)? {
+        self.each_entry(selection, to, |entry| {
+            // What arrived before changes what is carried over the start.
+            if entry.scheduled {
+                open.entry(hour(entry.slot).max(from)).or_default().insert(entry.series, true);
+            }
+        })?;
+        for (series, latest) in self.tables.latest(selection)? {
             let reached = latest.held.until.0.min(to);
             let mut next = latest.rolled.max(from);
             while next < reached {
@@ -285,7 +264,7 @@ impl Reader {
     }
 
     /// The statistics of exactly `[from, to)` from the observations.
-    fn direct(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, Error> {
+    fn direct(&mut self, selection: &Selection, from: i64, to: i64) -> Result<Rollups, T::Error> {
         if from >= to {
             return Ok(Rollups::new());
         }
@@ -301,7 +280,7 @@ impl Reader {
         from: i64,
         to: i64,
         mut held: HashMap<i64, Held>,
-    ) -> Result<BTreeMap<i64, (Rollup, Option<Held>)>, Error> {
+    ) -> Result<Computed, T::Error> {
         let mut parts: BTreeMap<i64, Vec<Rollup>> = BTreeMap::new();
         let mut at = from;
         let mut width = to - from;
@@ -336,19 +315,16 @@ impl Reader {
     }
 
     /// What holds at the instant `at`, of observations before it.
-    fn carried(&mut self, selection: &Selection, at: i64) -> Result<HashMap<i64, Held>, Error> {
+    fn carried(&mut self, selection: &Selection, at: i64) -> Result<HashMap<i64, Held>, T::Error> {
         let mut slots: HashMap<i64, i64> = HashMap::new();
-        self.each_entry(
-            |row| row.first_slot < at && selection.between(row.first_series, row.last_series) > 0,
-            |entry| {
-                if entry.scheduled && entry.slot < at && selection.contains(entry.series) {
-                    let slot = slots.entry(entry.series).or_insert(entry.slot);
-                    *slot = (*slot).max(entry.slot);
-                }
-            },
-        )?;
+        self.each_entry(selection, at, |entry| {
+            if entry.scheduled {
+                let slot = slots.entry(entry.series).or_insert(entry.slot);
+                *slot = (*slot).max(entry.slot);
+            }
+        })?;
         let mut carried = HashMap::new();
-        for (series, latest) in self.latest_rows(selection)? {
+        for (series, latest) in self.tables.latest(selection)? {
             let packed = if latest.held.from.0 < at {
                 Some(latest.held)
             } else {
@@ -378,12 +354,11 @@ impl Reader {
     }
 
     /// What the last packed observation by the schedule before `at` holds.
-    fn packed_before(&mut self, series: i64, at: i64, reach_us: i64) -> Result<Option<Held>, Error> {
+    fn packed_before(&mut self, series: i64, at: i64, reach_us: i64) -> Result<Option<Held>, T::Error> {
         let selection = Selection(Some(vec![series]));
         let mut found: Vec<Found> = self.packed(&selection, at.saturating_sub(reach_us), at)?;
         found.retain(|(_, observation)| observation.reason == Reason::Schedule);
-        found
-            .sort_by(|(_, a), (_, b)| a.scheduled_at.cmp(&b.scheduled_at).then_with(|| super::load::goes_before(b, a)));
+        found.sort_by(|(_, a), (_, b)| a.scheduled_at.cmp(&b.scheduled_at).then_with(|| goes_before(b, a)));
         if let Some((_, last)) = found.last() {
             return Ok(Some(Held::of(last)));
         }
@@ -391,40 +366,14 @@ impl Reader {
         let mut head = None;
         for span in Span::ALL {
             if at.rem_euclid(span.width()) == 0 {
-                let Self { connection, shapes, .. } = &mut *self;
-                each_row(connection, &selection, (span.blocks(), "data"), span, at, at + 1, |_, row| {
-                    head = head.or(super::load::read_block(connection, shapes, Timestamp(at), blob(row, 1)?)?.carried);
+                let Self { tables, shapes, .. } = &mut *self;
+                tables.each_block(&selection, span, at, at + 1, |_, _, data| {
+                    head = head.or(read_block(tables, shapes, Timestamp(at), data)?.carried);
                     Ok(())
                 })?;
             }
         }
         Ok(head)
-    }
-
-    /// What is known of the latest packed observation of each series.
-    pub(super) fn latest_rows(&self, selection: &Selection) -> Result<Vec<(i64, Latest)>, Error> {
-        const COLUMNS: &str = "SELECT series, slot, verdict, held_until, reach_us, rolled FROM latest";
-        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Latest)> {
-            let held = Held { verdict: row.get(2)?, from: Timestamp(row.get(1)?), until: Timestamp(row.get(3)?) };
-            Ok((row.get(0)?, Latest { held, reach_us: row.get(4)?, rolled: row.get(5)? }))
-        };
-        let mut found = Vec::new();
-        match &selection.0 {
-            Some(ids) if ids.len() < self.series.len() / 4 => {
-                let mut statement = self.connection.prepare_cached(&format!("{COLUMNS} WHERE series = ?"))?;
-                for id in ids {
-                    found.extend(statement.query_map([id], read)?.collect::<Result<Vec<_>, _>>()?);
-                }
-            }
-            _ => {
-                let mut statement = self.connection.prepare_cached(COLUMNS)?;
-                for row in statement.query_map([], read)? {
-                    found.push(row?);
-                }
-                found.retain(|(series, _)| selection.contains(*series));
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -3,9 +3,8 @@
 //! The directories of arrivals have every verdict; before them whole days and hours whose statistics count one
 //! verdict only are passed over, so that only the hour in which it changed is opened.
 
-use super::Error;
-use super::read::{Reader, Selection, blob};
-use super::span::{self, Span};
+use super::span::Span;
+use super::{Damaged, Reader, Selection, Tables};
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Reason, Timestamp};
 use sitemon_stats::{Held, Overview};
@@ -29,14 +28,14 @@ struct Arrived {
     regular: bool,
 }
 
-impl Reader {
+impl<T: Tables> Reader<T> {
     /// See [`crate::Store::since`].
-    pub(super) fn since(&mut self, of: &[(Arc<str>, Arc<str>)]) -> Result<Vec<Option<Timestamp>>, Error> {
+    pub(crate) fn since(&mut self, of: &[(Arc<str>, Arc<str>)]) -> Result<Vec<Option<Timestamp>>, T::Error> {
         let sites: Vec<Arc<str>> = of.iter().map(|(site, _)| site.clone()).collect();
         let selection = self.series.select(Some(&sites));
         let arrived = self.arrived(&selection)?;
         let latest: HashMap<i64, Held> =
-            self.latest_rows(&selection)?.into_iter().map(|(series, latest)| (series, latest.held)).collect();
+            self.tables.latest(&selection)?.into_iter().map(|(series, latest)| (series, latest.held)).collect();
         let mut ids: HashMap<(Arc<str>, Arc<str>), i64> = HashMap::new();
         for id in selection.0.unwrap_or_default() {
             let series = self.series.get(id)?;
@@ -54,33 +53,29 @@ impl Reader {
     }
 
     /// What the directories say of the arrivals by the schedule.
-    fn arrived(&mut self, selection: &Selection) -> Result<HashMap<i64, Arrived>, Error> {
+    fn arrived(&mut self, selection: &Selection) -> Result<HashMap<i64, Arrived>, T::Error> {
         let mut found: HashMap<i64, Arrived> = HashMap::new();
-        let wanted = |first, last| selection.between(first, last) > 0;
-        self.each_entry(
-            |row| wanted(row.first_series, row.last_series),
-            |entry| {
-                if !entry.scheduled || !selection.contains(entry.series) {
-                    return;
-                }
-                let (slot, verdict) = (entry.slot, entry.glance.held.verdict);
-                let new = Arrived { first: slot, last: slot, start: slot, verdict, regular: true };
-                let Some(known) = found.get_mut(&entry.series) else {
-                    found.insert(entry.series, new);
-                    return;
-                };
-                known.regular &= slot > known.last;
-                known.first = known.first.min(slot);
-                known.last = known.last.max(slot);
-                if verdict != known.verdict {
-                    (known.start, known.verdict) = (slot, verdict);
-                }
-            },
-        )?;
+        self.each_entry(selection, i64::MAX, |entry| {
+            if !entry.scheduled {
+                return;
+            }
+            let (slot, verdict) = (entry.slot, entry.glance.held.verdict);
+            let new = Arrived { first: slot, last: slot, start: slot, verdict, regular: true };
+            let Some(known) = found.get_mut(&entry.series) else {
+                found.insert(entry.series, new);
+                return;
+            };
+            known.regular &= slot > known.last;
+            known.first = known.first.min(slot);
+            known.last = known.last.max(slot);
+            if verdict != known.verdict {
+                (known.start, known.verdict) = (slot, verdict);
+            }
+        })?;
         Ok(found)
     }
 
-    fn since_of(&mut self, id: i64, arrived: Option<&Arrived>, packed: Option<&Held>) -> Result<Option<i64>, Error> {
+    fn since_of(&mut self, id: i64, arrived: Option<&Arrived>, packed: Option<&Held>) -> Result<Option<i64>, T::Error> {
         match (arrived, packed) {
             (None, None) => Ok(None),
             (None, Some(packed)) => self.packed_since(id, packed).map(Some),
@@ -100,7 +95,7 @@ impl Reader {
 
     /// Where arrivals stand between or in place of what is packed: from the observations themselves, as far back as
     /// anything arrived.
-    fn merged_since(&mut self, id: i64, arrived: &Arrived, packed: Option<&Held>) -> Result<Option<i64>, Error> {
+    fn merged_since(&mut self, id: i64, arrived: &Arrived, packed: Option<&Held>) -> Result<Option<i64>, T::Error> {
         let last = packed.map_or(arrived.last, |packed| packed.from.0.max(arrived.last));
         let first_hour = Span::Hour.index(arrived.first);
         let mut run: Option<(u8, i64)> = None;
@@ -117,13 +112,13 @@ impl Reader {
     }
 
     /// From the latest that is packed.
-    fn packed_since(&mut self, id: i64, latest: &Held) -> Result<i64, Error> {
+    fn packed_since(&mut self, id: i64, latest: &Held) -> Result<i64, T::Error> {
         self.before(id, latest.verdict, latest.from.0, Span::Hour.index(latest.from.0))
     }
 
     /// Walks back over the observations of an hour before `end`. `run` is the verdict and where it begins so far;
     /// whether it was another one before.
-    fn walk(&mut self, id: i64, hour: i64, end: i64, run: &mut Option<(u8, i64)>) -> Result<bool, Error> {
+    fn walk(&mut self, id: i64, hour: i64, end: i64, run: &mut Option<(u8, i64)>) -> Result<bool, T::Error> {
         let (from, to) = (Span::Hour.start(hour), Span::Hour.start(hour + 1).min(end));
         let observations = self.load(&Selection(Some(vec![id])), from, to)?;
         for (_, observation) in observations.iter().rev().filter(|(_, o)| o.reason == Reason::Schedule) {
@@ -137,7 +132,7 @@ impl Reader {
     }
 
     /// Where the run of a verdict begins that reaches back to `start`, from the hour `hour` on back.
-    fn before(&mut self, id: i64, verdict: u8, start: i64, mut hour: i64) -> Result<i64, Error> {
+    fn before(&mut self, id: i64, verdict: u8, start: i64, mut hour: i64) -> Result<i64, T::Error> {
         let Some(first) = self.first_hour()? else { return Ok(start) };
         // The earliest hours that have nothing else; where in them the run begins is looked up at the end.
         let mut uniform = None;
@@ -175,24 +170,19 @@ impl Reader {
     }
 
     /// How many observations of a span have this verdict, by its statistics; `None` where others have another.
-    fn only(&self, id: i64, span: Span, index: i64, verdict: u8) -> Result<Option<u64>, Error> {
-        let sql = format!("SELECT data FROM {} WHERE key = ?", span.rollups());
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query([span::key(index, id)])?;
-        let Some(row) = rows.next()? else { return Ok(Some(0)) };
-        let counts = Overview::checks_encoded(span.width().unsigned_abs(), blob(row, 0)?);
-        let counts = counts.ok_or(Error::Damaged("statistics"))?;
+    fn only(&self, id: i64, span: Span, index: i64, verdict: u8) -> Result<Option<u64>, T::Error> {
+        let Some(data) = self.tables.rollup(span, index, id)? else { return Ok(Some(0)) };
+        let counts = Overview::checks_encoded(span.width().unsigned_abs(), &data);
+        let counts = counts.ok_or(Damaged("statistics"))?;
         let others = (0..).zip(counts).any(|(number, count)| number != verdict && count > 0);
         Ok((!others).then(|| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count))))
     }
 
     /// The first hour of which any statistics are written.
-    fn first_hour(&self) -> Result<Option<i64>, Error> {
+    fn first_hour(&self) -> Result<Option<i64>, T::Error> {
         let mut first: Option<i64> = None;
         for span in Span::ALL {
-            let sql = format!("SELECT min(key) FROM {}", span.rollups());
-            let key: Option<i64> = self.connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
-            let hour = key.map(|key| Span::Hour.index(span.start(span::parts(key).0)));
+            let hour = self.tables.first_rollup(span)?.map(|index| Span::Hour.index(span.start(index)));
             first = first.into_iter().chain(hour).min();
         }
         Ok(first)

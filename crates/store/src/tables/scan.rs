@@ -1,15 +1,14 @@
 //! Scans in the order of keys, over all sites, in bounded memory: one slice of time after the other.
 
-use super::Error;
 use super::load::Found;
-use super::read::{Reader, Readers};
+use super::{Reader, Source, Tables};
 use crate::{Page, Scan, StoreError};
 use sitemon_model::Observation;
 use sitemon_model::observation::Key;
 use sitemon_model::time::{DAY, HOUR};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Observations that a slice has about, and at most twice so many; each takes about a kilobyte.
@@ -23,7 +22,7 @@ const AHEAD: Duration = Duration::from_mins(1);
 
 /// What a scan has read ahead, so that its next page does not read the same slice again.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     /// What the next page asks for.
     scan: Scan,
     /// The rest of the slice.
@@ -35,21 +34,19 @@ pub(super) struct Ahead {
     since: Instant,
 }
 
-impl Readers {
-    /// See [`crate::Store::scan`].
-    pub(super) fn scan(&self, scan: &Scan) -> Result<Page, StoreError> {
-        let kept = || self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+impl Ahead {
+    /// See [`crate::Store::scan`]; `kept` is where what was read ahead waits for the next page.
+    pub(crate) fn scan(source: &impl Source, kept: &Mutex<Option<Self>>, scan: &Scan) -> Result<Page, StoreError> {
+        let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
         let ahead = kept().take_if(|ahead| ahead.continues(scan) || ahead.since.elapsed() > AHEAD);
-        let ahead = ahead.filter(|ahead| ahead.continues(scan)).unwrap_or_else(|| Ahead::begin(scan));
-        let (page, ahead) = ahead.page(self, scan)?;
+        let ahead = ahead.filter(|ahead| ahead.continues(scan)).unwrap_or_else(|| Self::begin(scan));
+        let (page, ahead) = ahead.page(source, scan)?;
         if let Some(ahead) = ahead {
             *kept() = Some(ahead);
         }
         Ok(page)
     }
-}
 
-impl Ahead {
     fn begin(scan: &Scan) -> Self {
         let (mut from, mut to) = (scan.window.from.0, scan.window.to.0);
         match &scan.after {
@@ -67,12 +64,12 @@ impl Ahead {
     }
 
     /// The next page, and what was read beyond it.
-    fn page(mut self, readers: &Readers, scan: &Scan) -> Result<(Page, Option<Self>), StoreError> {
+    fn page(mut self, source: &impl Source, scan: &Scan) -> Result<(Page, Option<Self>), StoreError> {
         let limit = scan.limit.max(1);
         while self.rest.len() <= limit {
             let (edge, width) = (self.edge, self.width);
             let window = scan.clone();
-            let slice = readers.with(move |reader| next_slice(reader, &window, edge, width))?;
+            let slice = source.read(move |reader| next_slice(reader, &window, edge, width))?;
             let Some(slice) = slice else {
                 return Ok((Page { observations: self.rest.into(), next: None }, None));
             };
@@ -103,7 +100,12 @@ struct Slice {
 }
 
 /// Reads the next slice; `None` where nothing lies beyond `edge`.
-fn next_slice(reader: &mut Reader, scan: &Scan, edge: i64, mut width: i64) -> Result<Option<Slice>, Error> {
+fn next_slice<T: Tables>(
+    reader: &mut Reader<T>,
+    scan: &Scan,
+    edge: i64,
+    mut width: i64,
+) -> Result<Option<Slice>, T::Error> {
     let selection = reader.series.select(scan.window.sites.as_deref());
     let (from, to) = if scan.newest_first { (scan.window.from.0, edge) } else { (edge, scan.window.to.0) };
     let Some((first, end)) = reader.extent(from, to)? else { return Ok(None) };
