@@ -75,7 +75,7 @@ pub fn schema() -> Value {
         described(
             "duration",
             Some(json!("10s")),
-            "How long a stop waits for running checks; those that outlast it are `unknown` with `stopped`.",
+            "How long a stop waits for running checks, and for a store that is away; checks that outlast it are `unknown` with `stopped`, and what the store does not take by then is told and counted as lost.",
         ),
     );
     put("sites", json!({"type": ["array", "null"], "items": site(true), "description": "What is watched."}));
@@ -338,18 +338,13 @@ fn plugins() -> Value {
             (kind.name.to_owned(), json!({"anyOf": [schema, {"type": "null"}]}))
         })
         .collect();
+    let one = json!({"anyOf": [
+        {"enum": names},
+        {"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": options},
+    ]});
     json!({
-        "anyOf": [
-            {"enum": ["all", null]},
-            {
-                "type": "array",
-                "items": {"anyOf": [
-                    {"enum": names},
-                    {"type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1, "properties": options},
-                ]},
-            },
-        ],
-        "description": "What looks at the content: names of plugins, each also as a map of its name to its options, or `all`.",
+        "anyOf": [{"enum": ["all", null]}, one.clone(), {"type": "array", "items": one}],
+        "description": "What looks at the content: names of plugins, each also as a map of its name to its options, or `all`. One alone needs no list.",
     })
 }
 

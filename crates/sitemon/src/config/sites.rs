@@ -492,13 +492,12 @@ fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn 
             .filter_map(|kind| plugin(kind, &At::new(&empty, at.path.clone()), faults))
             .collect();
     }
-    if !matches!(at.node.value, Value::List(_)) {
-        at.expected(faults, "a list of plugins, or all");
-        return Vec::new();
-    }
+    // One alone, by its name or with its options, stands for a list of it.
+    let alone = matches!(&at.node.value, Value::Map(entries) if !entries.is_empty());
+    let chosen = if alone { vec![at.clone()] } else { at.one_or_list(faults) };
     let names: Vec<&str> = sitemon_plugin::KINDS.iter().map(|kind| kind.name).collect();
     let mut plugins: Vec<(PluginChoice, Arc<dyn Plugin>)> = Vec::new();
-    for at in at.list(faults) {
+    for at in chosen {
         let empty = Node { place: at.node.place, ..Node::empty_map() };
         let (name, place, options) = match &at.node.value {
             Value::Scalar { text, .. } if !at.node.is_null() => {

@@ -189,6 +189,29 @@ fn defaults_are_merged_at_every_depth_and_lists_replaced() {
 }
 
 #[test]
+fn one_value_stands_for_a_list_of_it() {
+    let shown = |one: bool| {
+        let list = |value: &str| if one { value.to_owned() } else { format!("[{value}]") };
+        let (refuse, resolver, status, words) = (list("private"), list("127.0.0.1:53"), list("2xx"), list("basket"));
+        let (version, plugin) = (list("'2'"), list("{html-stats: {samples: 7}}"));
+        let text = format!(
+            "network: {{refuse: {refuse}}}\n\
+             defaults: {{plugins: {}, request: {{resolver: {resolver}}}}}\n\
+             sites:\n\
+             - {{name: a, url: 'https://a/', expect: {{status: {status}, http_version: {version}}}}}\n\
+             - {{name: b, url: 'https://b/', plugins: {plugin}, expect: {{body: {{matches: {words}}}}}}}\n",
+            list("html-stats")
+        );
+        Trial::new(&[("sitemon.yaml", &text)]).show(&[])
+    };
+    assert_eq!(shown(true), shown(false));
+    assert!(shown(true).contains("samples: 7"), "{}", shown(true));
+    // From the environment it is a word without the brackets of JSON.
+    let trial = Trial::new(&[("sitemon.yaml", "sites: [{url: 'https://a/'}]")]);
+    assert!(trial.show(&[("SITEMON__DEFAULTS__PLUGINS", "html-stats")]).contains("plugins: [html-stats]"));
+}
+
+#[test]
 fn the_first_file_that_is_given_or_found() {
     let site = |name: &str| format!("sites: [{{name: {name}, url: 'http://{name}/'}}]");
     let trial = Trial::new(&[
@@ -562,7 +585,7 @@ fn closed_maps(schema: &serde_json::Value, path: &str, maps: &mut Vec<(String, V
     }
     for choice in schema["anyOf"].as_array().into_iter().flatten() {
         // A map of one plugin to its options has the names of plugins as keys.
-        if !(path.ends_with("plugins[]") && choice["maxProperties"] == 1) {
+        if !(path.trim_end_matches("[]").ends_with("plugins") && choice["maxProperties"] == 1) {
             closed_maps(choice, path, maps);
         }
     }
