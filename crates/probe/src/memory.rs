@@ -7,7 +7,9 @@
 //!
 //! - one that needs more than most checks do (a [`USUAL_SHARE`] of all) leaves five eighths, so that it delays no other
 //!   site;
-//! - one that begins leaves three eighths, so that those that have begun can go on;
+//! - one that begins leaves three eighths, so that those that have begun can go on, and what the eldest that waits
+//!   for its last step needs, up to three quarters: what is given back meanwhile comes to that one, and is not taken
+//!   again and again by others that begin (a large JSON text is read so however many sites there are);
 //! - one that goes on leaves some less, and a quarter at its last step;
 //! - one that has received everything, and will end without waiting for anybody, leaves nothing;
 //! - and so does the eldest of all that needed more, or had to wait, once they had begun: it comes to its end,
@@ -116,7 +118,7 @@ impl Memory {
             _ if state.pressed.first() == Some(&number) => 0,
             Need::Usual => 2 * eighth,
             Need::Next => 2 * eighth + eighth / 2,
-            Need::First => 3 * eighth,
+            Need::First => (3 * eighth).max(state.claimed().min(6 * eighth)),
             Need::Large => 5 * eighth,
         };
         // Who is alone waits for nobody.
@@ -147,6 +149,12 @@ impl Memory {
 }
 
 impl State {
+    /// Bytes that the eldest waits for that comes to its end with them.
+    fn claimed(&self) -> u64 {
+        let last = self.waiting.range((Need::Last, 0)..=(Need::Last, u64::MAX)).next();
+        last.map_or(0, |(_, waiter)| waiter.bytes)
+    }
+
     /// Whether others are to be served before this one.
     fn must_wait(&self, need: Need, number: u64) -> bool {
         need != Need::Last && self.waiting.range((need, 0)..(need, number)).next().is_some()
@@ -341,6 +349,44 @@ mod tests {
         // The oldest goes on until there is nothing left.
         take_all(&mut checks[0]).await;
         assert!(memory.held() as usize > 15 * MIB + MIB / 2, "{}", memory.held());
+    }
+
+    /// Sites enough that more than half is always held, and one whose last step needs three quarters.
+    #[tokio::test]
+    async fn one_that_needs_much_to_end_is_not_overtaken_by_all_that_begin() {
+        let memory = Memory::new(16 << 20);
+        let mut others = std::collections::VecDeque::new();
+        let begin = async |others: &mut std::collections::VecDeque<_>| {
+            while let Some(check) = now(memory.reserve(MIB)).await {
+                others.push_back(check.unwrap());
+            }
+        };
+        begin(&mut others).await;
+        assert_eq!(others.len(), 10);
+        let mut last = memory.nothing();
+        let mut waiting = Box::pin(last.grow_to_end(12 * MIB));
+        for _ in 0..6 {
+            assert!(now(&mut waiting).await.is_none());
+            others.pop_front();
+            begin(&mut others).await;
+        }
+        now(&mut waiting).await.expect("what the others gave back is its own").unwrap();
+        drop(waiting);
+        assert_eq!(memory.held() as usize, 16 * MIB);
+        // It has what it wants, and others begin again as before.
+        drop(last);
+        begin(&mut others).await;
+        assert_eq!(others.len(), 10);
+        // One that waits for more than that keeps nobody from beginning with a quarter, and nobody once it is gone.
+        let mut more = memory.nothing();
+        let mut waiting = Box::pin(more.grow_to_end(16 * MIB));
+        assert!(now(&mut waiting).await.is_none());
+        others.truncate(3);
+        begin(&mut others).await;
+        assert_eq!(others.len(), 4);
+        drop(waiting);
+        begin(&mut others).await;
+        assert_eq!(others.len(), 10);
     }
 
     #[tokio::test]
