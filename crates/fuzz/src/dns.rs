@@ -114,7 +114,7 @@ impl Target for Answers {
     fn run(&mut self, input: &[u8]) -> Result<String, String> {
         let (flags, message) = input.split_first().unwrap_or((&0, &[]));
         let ready = if flags & ONE_FAMILY == 0 { &self.both } else { &self.one };
-        let observation = self.loopback.check(ready, 0, Some(PATIENCE), self.serve(*flags, message))?;
+        let observation = self.loopback.check(ready, 0, Some(PATIENCE), async || self.serve(*flags, message).await)?;
         let told = told(&observation, false);
         if told.contains(" tls") || told.contains(" send") {
             return Err(format!("somebody was reached: {told}"));

@@ -156,7 +156,7 @@ impl Answers {
         let _entered = self.loopback.runtime.enter();
         let listener = self.loopback.listen()?;
         let port = listener.local_addr().map_err(|error| format!("no port: {error}"))?.port();
-        let serve = async {
+        let serve = async || {
             for number in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let answer = answers.get(number).or(answers.last()).map_or(&[][..], |answer| answer);

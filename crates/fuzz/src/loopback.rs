@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// What a check may take on a machine that is busy with other things; nothing that is sent here makes it wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a check is tried for which this machine had no time.
+const TRIES: usize = 8;
 
 /// Runs checks against servers that a target plays.
 pub(crate) struct Loopback {
@@ -62,8 +64,27 @@ impl Loopback {
         listen().map_err(|error: std::io::Error| format!("no port: {error}"))
     }
 
-    /// Does a check, beside what a server does; both begin together, and the server ends with the check.
+    /// Does a check, beside what a server does; both begin together, and the server ends with the check. Where this
+    /// machine was too busy to let it be done in its time, which the check says, it is done again.
     pub(crate) fn check(
+        &self,
+        ready: &Ready,
+        port: u16,
+        timeout: Option<Duration>,
+        mut serve: impl AsyncFnMut(),
+    ) -> Result<Observation, String> {
+        let mut tries = 1..TRIES;
+        loop {
+            let observation = self.once(ready, port, timeout, serve())?;
+            let held_up = observation.verdict.causes().iter().any(|cause| cause.message.contains("was held up"));
+            if !held_up || tries.next().is_none() {
+                sound(&observation)?;
+                return Ok(observation);
+            }
+        }
+    }
+
+    fn once(
         &self,
         ready: &Ready,
         port: u16,
@@ -102,7 +123,6 @@ impl Loopback {
         if self.shared.memory.held() > 0 {
             return Err(format!("{} bytes are held after the check", self.shared.memory.held()));
         }
-        sound(&observation)?;
         Ok(observation)
     }
 }

@@ -112,7 +112,7 @@ fn flight(loopback: &Loopback, ready: &Ready, address: SocketAddr) -> Result<Vec
     let listener = loopback.listen().map_err(anyhow::Error::msg)?;
     let port = listener.local_addr()?.port();
     let mut bytes = Ok(Vec::new());
-    let serve = async {
+    let serve = async || {
         let Ok((mut client, _)) = listener.accept().await else { return };
         let mut greeting = vec![0; 4096];
         let Ok(count) = client.read(&mut greeting).await else { return };

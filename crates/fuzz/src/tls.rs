@@ -49,7 +49,7 @@ impl Flights {
         let _entered = self.loopback.runtime.enter();
         let listener = self.loopback.listen()?;
         let port = listener.local_addr().map_err(|error| format!("no port: {error}"))?.port();
-        let serve = async {
+        let serve = async || {
             let Ok((mut stream, _)) = listener.accept().await else { return };
             let _ = stream.set_nodelay(true);
             let mut hello = [0; 5];

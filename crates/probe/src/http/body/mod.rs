@@ -148,10 +148,28 @@ struct Readers {
     passes: Vec<Option<Box<dyn Pass>>>,
     text: Text,
     /// The first kilobytes, where the text is not held.
-    start: String,
+    start: Start,
     /// For JSON, where the text is longer than what is held anyway; `None` where it is not asked for.
     json: Option<Json>,
     text_bytes: u64,
+}
+
+/// The first kilobytes of a text that comes in pieces: [`START_BYTES`] at most.
+#[derive(Default)]
+struct Start {
+    text: String,
+    /// A piece did not fit whole: what comes after it is not next to what is here.
+    full: bool,
+}
+
+impl Start {
+    fn push(&mut self, piece: &str) {
+        if !self.full {
+            let fitting = cut(piece, START_BYTES - self.text.len());
+            self.text.push_str(fitting);
+            self.full = fitting.len() < piece.len();
+        }
+    }
 }
 
 /// How the patterns see the text.
@@ -239,7 +257,7 @@ impl Inspector {
             readers: Readers {
                 passes: shared.plugins.iter().map(|plugin| plugin.begin(&page)).collect(),
                 text: if read { Text::Held(String::new()) } else { Text::Unread },
-                start: String::new(),
+                start: Start::default(),
                 json: (!shared.json.is_empty()).then(|| Json::Held(String::new())),
                 text_bytes: 0,
                 shared: shared.clone(),
@@ -449,7 +467,7 @@ impl Inspection {
 impl Readers {
     /// Bytes that would be held after so many more bytes of text.
     fn would_hold(&self, more: usize) -> usize {
-        let mut bytes = self.start.capacity().max((self.start.len() + more).min(START_BYTES));
+        let mut bytes = self.start.text.capacity().max((self.start.text.len() + more).min(START_BYTES));
         bytes += match &self.text {
             Text::Unread => 0,
             Text::Held(text) => {
@@ -500,8 +518,8 @@ impl Readers {
                 held.push_str(text);
             }
         }
-        if !matches!(self.text, Text::Held(_)) && self.start.len() < START_BYTES {
-            self.start.push_str(cut(text, START_BYTES - self.start.len()));
+        if !matches!(self.text, Text::Held(_)) {
+            self.start.push(text);
         }
         match &mut self.text {
             Text::Unread => {}
@@ -513,13 +531,11 @@ impl Readers {
             }
             Text::Held(held) => {
                 let held = std::mem::take(held);
-                cut(&held, START_BYTES).clone_into(&mut self.start);
+                self.start.push(&held);
                 let mut streaming = Box::new(Streaming::new(&self.shared));
                 streaming.feed(&held);
                 drop(held);
-                if self.start.len() < START_BYTES {
-                    self.start.push_str(cut(text, START_BYTES - self.start.len()));
-                }
+                self.start.push(text);
                 streaming.feed(text);
                 self.text = Text::Streaming(streaming);
             }
@@ -531,7 +547,7 @@ impl Readers {
         let shared = &self.shared;
         let mut outcomes: Vec<Option<bool>> = Vec::with_capacity(shared.patterns.len());
         let mut extracted: Vec<Extracted> = Vec::new();
-        let mut start = self.start;
+        let mut start = self.start.text;
         match self.text {
             Text::Unread => {}
             Text::Held(text) if complete => {

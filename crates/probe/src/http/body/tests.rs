@@ -326,6 +326,19 @@ fn nothing_is_claimed_about_what_did_not_come() {
 }
 
 #[test]
+fn the_start_ends_before_a_character_that_does_not_fit() {
+    let start = "x".repeat(START_BYTES - 1);
+    for more in [0, 100_000] {
+        let page = format!("{start}é{}", "m".repeat(more));
+        // What comes after that character has room, and is not next to the rest.
+        for part in [1, START_BYTES + 1, page.len()] {
+            let seen = seen(ExpectBody::default(), Limits::default(), &head(None, &[]), page.as_bytes(), part);
+            assert_eq!(&*seen.start, start, "{more} in parts of {part}");
+        }
+    }
+}
+
+#[test]
 fn charsets() {
     let check = |content_type: Option<&str>, wire: &[u8], text: &str| {
         for part in 1..=wire.len() {
