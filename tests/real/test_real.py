@@ -42,6 +42,10 @@ def test_a_store_that_is_locked_at_the_start_is_waited_for(folder):
     trouble.locked_at_the_start(folder)
 
 
+def test_a_store_that_is_locked_at_the_end_is_waited_for_as_long_as_the_grace(folder):
+    trouble.locked_at_the_end(folder)
+
+
 def test_a_damaged_store_is_told_and_never_a_panic(folder):
     damage.damaged(folder)
 

@@ -1,7 +1,9 @@
 """The store in trouble: locked by another process, or on a disk that is full. No check is late, nothing is lost."""
 
 import contextlib
+import re
 import resource
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -128,6 +130,44 @@ def locked_at_the_start(folder):
                 waiting.wait_until(lambda: "ready" in waiting.said(), 5, "word `ready`")
                 assert waiting.stop() == 0, waiting.said()
     print("a locked store is waited for at the start, said to be, and a stop is heard meanwhile")
+
+
+def locked_at_the_end(folder):
+    """A store that is away when a stop comes is waited for as long as the grace, and what it did not take is counted."""
+    grace, count = 3, 20
+    config = write_config(
+        folder / "sites.json",
+        [{"name": f"s{n}", "url": "http://127.0.0.1:1/", "interval": 0.5} for n in range(count)],
+        store={"kind": "sqlite", "path": "sites.db"},
+        grace=grace,
+    )
+    for comes_back in (True, False):
+        with Sitemon(config, folder) as watching:
+            time.sleep(1.5)
+            with contextlib.closing(sqlite3.connect(folder / "sites.db", isolation_level=None, timeout=10)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                time.sleep(2)
+                begun, stopped_us = time.monotonic(), now_us()
+                watching.process.send_signal(signal.SIGTERM)
+                if comes_back:
+                    time.sleep(1)
+                    other.execute("ROLLBACK")
+                code = watching.process.wait(30)
+                took = time.monotonic() - begun
+            said = watching.said()
+        stored = by_site(export(config))
+        missing = sum(
+            len(set(slots(name, MICRO // 2, watching.ready_us, stopped_us)) - set(stored[name]))
+            for name in (f"s{n}" for n in range(count))
+        )
+        print(f"a stop while the store is locked took {took:.1f} s with {grace} s grace: {code}, {missing} not stored")
+        if comes_back:
+            assert (code, missing) == (0, 0) and took < grace, said
+        else:
+            lost = re.search(r"(\d+) observations could not be stored until the end, and are lost", said)
+            # What was due when the signal came is counted too.
+            assert code == 4 and lost and missing <= int(lost[1]) <= missing + count, said
+            assert grace - 0.1 < took < grace + 4, said
 
 
 class Filler(threading.Thread):

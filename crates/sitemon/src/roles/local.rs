@@ -14,8 +14,10 @@ use sitemon_store::{Retention, RunStart, SiteRecord, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the end waits for what was observed to be acknowledged, and then for the writer to end.
-const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// However short the grace is, or whatever the running checks left of it: what was observed has so long to be stored.
+const DELIVERY: Duration = Duration::from_secs(2);
+/// A writer whose store took nothing until then, and such a store, have so long each to end.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Where the sites of a file come from, in the store.
 const ORIGIN: &str = "file";
 
@@ -135,7 +137,8 @@ impl Local {
     }
 
     /// Stops the roles in the order of the data path, so that nothing is lost on the way; writes into the journal
-    /// how the run ended, and closes the store. An error is `ended`, why it stops, or else what was lost.
+    /// how the run ended, and closes the store. A store that is away is waited for until the grace is over, and no
+    /// longer. An error is `ended`, why it stops, or else what was lost.
     pub async fn stop(self, grace: Duration, ended: anyhow::Result<()>) -> anyhow::Result<()> {
         let Self { clock, bus, store, checker, writing, run, .. } = self;
         // Without a writer nobody takes what would still be observed.
@@ -146,10 +149,19 @@ impl Local {
             (Err(error), _) | (_, Err(error)) => format!("{error:#}"),
             _ => "stopped".to_owned(),
         };
-        if let Err(error) = store.touch_run(run, clock.wall(), Some(&how)).await {
-            tracing::warn!("the journal of runs does not know how this one ended: {error}");
+        let away = stopped.is_err();
+        let closed = async {
+            if let Err(error) = store.touch_run(run, clock.wall(), Some(&how)).await {
+                tracing::warn!("the journal of runs does not know how this one ended: {error}");
+            }
+            store.close().await;
+        };
+        if away {
+            // What it does not know by then it will not.
+            let _ = tokio::time::timeout(CLOSING, closed).await;
+        } else {
+            closed.await;
         }
-        store.close().await;
         ended.and(stopped)
     }
 
@@ -175,19 +187,20 @@ impl Local {
 async fn stop_roles(
     checker: Checker,
     bus: Arc<dyn Bus>,
-    writing: tokio::task::JoinHandle<anyhow::Result<()>>,
+    mut writing: tokio::task::JoinHandle<anyhow::Result<()>>,
     grace: Duration,
 ) -> anyhow::Result<()> {
-    let patience = if writing.is_finished() { Duration::ZERO } else { STORE_PATIENCE };
-    let lost = checker.stop(grace, patience).await;
+    let delivery = if writing.is_finished() { Duration::ZERO } else { DELIVERY };
+    let lost = checker.stop(grace, delivery).await;
     bus.close().await;
     if !writing.is_finished() {
-        match tokio::time::timeout(STORE_PATIENCE, writing).await {
+        match tokio::time::timeout(if lost == 0 { DELIVERY } else { CLOSING }, &mut writing).await {
             Ok(Ok(written)) => written?,
             Ok(Err(error)) => return Err(anyhow::Error::new(error).context("the writer has ended")),
-            Err(_) => anyhow::bail!("the store could not be written to until the end: {lost} observations are lost"),
+            // The store is away, or being looked after, which may end anywhere.
+            Err(_) => writing.abort(),
         }
     }
-    anyhow::ensure!(lost == 0, "{lost} observations could not be stored and are lost");
+    anyhow::ensure!(lost == 0, "{lost} observations could not be stored until the end, and are lost");
     Ok(())
 }

@@ -53,8 +53,8 @@ pub enum Command {
     Stop {
         /// From then on checks that still run are ended.
         grace: Duration,
-        /// How long the end then waits for what was observed to be acknowledged.
-        patience: Duration,
+        /// What was observed may be acknowledged until then, and at least so long after the last check.
+        delivery: Duration,
     },
 }
 
@@ -109,8 +109,8 @@ pub struct Lane {
     behind: bool,
     /// Until when running checks have time, once a stop is under way.
     stopping: Option<tokio::time::Instant>,
-    /// How long the end then waits for what was observed to be acknowledged.
-    patience: Duration,
+    /// How long the end waits at least for what was observed to be acknowledged.
+    delivery: Duration,
 }
 
 /// A site of this lane.
@@ -177,7 +177,7 @@ impl Lane {
             slept_us: now.boot.saturating_sub(now.mono),
             behind: false,
             stopping: None,
-            patience: Duration::ZERO,
+            delivery: Duration::ZERO,
         };
         let mut due = Vec::new();
         let mut pulse = std::pin::pin!(tokio::time::sleep(PULSE));
@@ -213,7 +213,7 @@ impl Lane {
                         lane.notice_pause(lane.clock.now());
                         lane.obey(command);
                     }
-                    None => lane.obey(Command::Stop { grace: Duration::ZERO, patience: Duration::ZERO }),
+                    None => lane.obey(Command::Stop { grace: Duration::ZERO, delivery: Duration::ZERO }),
                 },
                 Some(ended) = lane.checks.join_next() => {
                     lane.notice_pause(lane.clock.now());
@@ -483,7 +483,7 @@ impl Lane {
                     .collect();
                 let _ = answer.send(latest);
             }
-            Command::Stop { grace, patience } => {
+            Command::Stop { grace, delivery } => {
                 // What is due up to now is served before the stop is in force, what waits for its jitter at once.
                 let now = self.clock.now();
                 self.catch_up(now);
@@ -491,7 +491,7 @@ impl Lane {
                     self.start(id, slot, now);
                 }
                 self.stopping = Some(tokio::time::Instant::now() + grace);
-                self.patience = patience;
+                self.delivery = delivery;
             }
         }
     }
@@ -615,9 +615,11 @@ impl Lane {
         }
     }
 
-    /// Waits until everything that was observed is acknowledged, not for ever.
+    /// Waits until everything that was observed is acknowledged, at most until the grace is over or, where checks
+    /// needed that, a little longer.
     async fn deliver(&mut self) {
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let least = tokio::time::Instant::now() + self.delivery;
+        let deadline = self.stopping.map_or(least, |grace| grace.max(least));
         let mut retry = tokio::time::interval(FLUSH_EVERY);
         while !self.outbox.is_empty() {
             tokio::select! {

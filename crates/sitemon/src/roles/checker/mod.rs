@@ -170,12 +170,13 @@ impl Checker {
     }
 
     /// Stops cleanly: no new slots, what was due is served within its timeout or the grace, what was observed
-    /// is delivered, within the patience. The number of observations that could not be.
-    pub async fn stop(self, grace: Duration, patience: Duration) -> u64 {
+    /// is delivered: until the grace is over, and at least so long after the last check. The number of observations
+    /// that could not be.
+    pub async fn stop(self, grace: Duration, delivery: Duration) -> u64 {
         self.jobs.abort();
         for lane in &self.lanes {
             // A lane that has ended needs not be told.
-            let _ = lane.commands.send(Command::Stop { grace, patience }).await;
+            let _ = lane.commands.send(Command::Stop { grace, delivery }).await;
         }
         let mut lost = 0;
         for lane in self.lanes {
