@@ -9,9 +9,12 @@
 //! - *Step forwards*: what was jumped over never was; the schedule goes on at the next slot.
 //! - *Step back*: no slot is handed out twice. Slots that the wall clock had passed while the site was in the
 //!   plan are left out when it passes them again; earlier ones are handed out as any other.
+//! - A slot that had come when the clock was stepped, and waits for its jitter, is handed out at once: when its start
+//!   would be by the new clock has nothing to do with it.
 //!
 //! Where between two calls the clock was stepped cannot be known. It is taken to have happened right after the
-//! earlier one, so that no slot is lost that came due after the step.
+//! earlier one, so that no slot is lost that came due after the step. So that none is lost that came before it, the
+//! plan is to be asked when a slot comes, also where its check starts later.
 
 use crate::slot;
 use sitemon_model::Timestamp;
@@ -112,7 +115,8 @@ pub struct Plan {
     /// By id, for sites with jitter; empty where none ever had.
     jittered: Vec<Jittered>,
     cadences: Cadences,
-    /// The next start of each site, and outdated entries.
+    /// Of each site what comes next: its slot, or the start of the check that then waits for its jitter. And outdated
+    /// entries.
     queue: BinaryHeap<Reverse<Queued>>,
     /// Sites in the plan.
     count: usize,
@@ -137,14 +141,14 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, Default)]
 struct Jittered {
     hash: u64,
-    /// The slot whose start is in the queue.
+    /// The slot that is in the queue, itself or its start.
     slot: Timestamp,
 }
 
-/// The start of a site's next check. Ordered by that.
+/// The next slot of a site, or the start of its check where that comes later. Ordered by that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Queued {
-    start_at: Timestamp,
+    at: Timestamp,
     id: u32,
     generation: u32,
 }
@@ -208,8 +212,7 @@ impl Plan {
         let generation = self.sites[at].generation.wrapping_add(1);
         self.sites[at] = Site { cadence: self.cadences.take(cadence), generation, since: self.now.boot };
         self.count += 1;
-        let start_at = cadence.start(entry.hash, slot);
-        self.queue.push(Reverse(Queued { start_at, id, generation }));
+        self.queue.push(Reverse(Queued { at: slot, id, generation }));
         pending
     }
 
@@ -240,11 +243,11 @@ impl Plan {
         self.insert(id, entry, self.reached.plus(1))
     }
 
-    /// When to call [`Plan::due`] again, as a reading of `mono`: when the next check is due, at most
+    /// When to call [`Plan::due`] again, as a reading of `mono`: when the next slot comes or check is due, at most
     /// [`SLEEP_MAX_US`] after the last call.
     pub fn next_wake(&self) -> u64 {
         let wait = self.queue.peek().map_or(SLEEP_MAX_US, |Reverse(queued)| {
-            u64::try_from(queued.start_at.since(self.now.wall)).unwrap_or(0).min(SLEEP_MAX_US)
+            u64::try_from(queued.at.since(self.now.wall)).unwrap_or(0).min(SLEEP_MAX_US)
         });
         self.now.mono.saturating_add(wait)
     }
@@ -279,22 +282,31 @@ impl Plan {
         let oldest = now.wall.plus(-MISSED_MAX_US);
         while let Some(mut top) = self.queue.peek_mut() {
             let queued = top.0;
-            if queued.start_at > now.wall || queued.start_at == Timestamp::MAX {
+            if queued.at > now.wall || queued.at == Timestamp::MAX {
                 break;
             }
             if !is_current(&self.sites, &queued) {
                 PeekMut::pop(top);
                 continue;
             }
+            let site = self.sites[queued.id as usize];
+            let cadence = self.cadences.get(site.cadence);
+            let mut jittered = self.jittered.get_mut(queued.id as usize).filter(|_| cadence.jitter_us > 0);
+            if let Some(jittered) = &jittered {
+                let start_at = cadence.start(jittered.hash, jittered.slot);
+                if start_at > queued.at {
+                    // The slot has come, and its check waits for the jitter.
+                    top.0.at = start_at;
+                    continue;
+                }
+            }
             if out.len() >= out_max {
                 step.more = true;
                 break;
             }
-            let site = self.sites[queued.id as usize];
-            let cadence = self.cadences.get(site.cadence);
-            let mut jittered = self.jittered.get_mut(queued.id as usize).filter(|_| cadence.jitter_us > 0);
-            let slot = jittered.as_ref().map_or(queued.start_at, |jittered| jittered.slot);
-            let too_old = queued.start_at < oldest;
+            let start_at = queued.at;
+            let slot = jittered.as_ref().map_or(start_at, |jittered| jittered.slot);
+            let too_old = start_at < oldest;
             let next = cadence.after(slot);
             let next = if too_old { next.max(cadence.at_or_after(slot, cadence.first_slot(oldest))) } else { next };
             if too_old {
@@ -308,15 +320,15 @@ impl Plan {
                 }
                 None => next,
             };
-            top.0.start_at = next_start_at;
+            top.0.at = next;
             drop(top);
             if too_old {
                 continue;
             }
-            let late = now.wall.since(queued.start_at);
+            let late = now.wall.since(start_at);
             let passed = late > LATE_MAX_US || next_start_at <= now.wall;
             let kind = if passed { Kind::Missed } else { Kind::Serve };
-            out.push(Due { id: queued.id, slot, start_at: queued.start_at, kind });
+            out.push(Due { id: queued.id, slot, start_at, kind });
             step.missed += u64::from(passed);
             step.late_us = step.late_us.max(late as u64);
         }
@@ -326,9 +338,8 @@ impl Plan {
     fn waiting(&self, id: u32, site: Site) -> Option<Due> {
         let cadence = self.cadences.get(site.cadence);
         let jittered = self.jittered.get(id as usize).filter(|_| cadence.jitter_us > 0)?;
-        // After a step back it has come if it had come before.
-        let seen = || self.past.seen(site.since, jittered.slot).is_some();
-        (jittered.slot <= self.reached || seen()).then(|| cadence.due(id, *jittered))
+        // What had come before a step was handed out then.
+        (jittered.slot <= self.reached).then(|| cadence.due(id, *jittered))
     }
 
     /// Takes the reading of the clocks, and moves what is queued where the clock was stepped.
@@ -355,27 +366,30 @@ impl Plan {
             }
             let site = self.sites[queued.id as usize];
             let cadence = self.cadences.get(site.cadence);
-            let mut jittered = self.jittered.get_mut(queued.id as usize).filter(|_| cadence.jitter_us > 0);
-            let slot = jittered.as_ref().map_or(queued.start_at, |jittered| jittered.slot);
-            if stepped > 0 && !self.past.is_jumped(slot) {
+            let jittered = self.jittered.get_mut(queued.id as usize).filter(|_| cadence.jitter_us > 0);
+            let slot = jittered.as_ref().map_or(queued.at, |jittered| jittered.slot);
+            let waits = slot <= reached;
+            if stepped > 0 && !waits && !self.past.is_jumped(slot) {
                 return true;
             }
             let next = self.past.unseen(cadence, site.since, cadence.at_or_after(slot, resumed));
-            if stepped < 0 && next >= slot {
+            if stepped < 0 && !waits && next >= slot {
                 return true;
             }
-            if slot <= reached || self.past.seen(site.since, slot).is_some() {
-                // It had come and waited for its jitter, which now ends in a distant future.
-                out.push(Due { id: queued.id, slot, start_at: queued.start_at, kind: Kind::Missed });
-                step.missed += 1;
+            if waits {
+                let start_at = jittered.as_ref().map_or(slot, |jittered| cadence.start(jittered.hash, slot));
+                let late = i64::try_from(passed).unwrap_or(i64::MAX).saturating_sub(start_at.since(before.wall));
+                let next_start_at = jittered.as_ref().map_or(next, |jittered| cadence.start(jittered.hash, next));
+                let missed = late > LATE_MAX_US || next_start_at <= now.wall;
+                let kind = if missed { Kind::Missed } else { Kind::Serve };
+                out.push(Due { id: queued.id, slot, start_at, kind });
+                step.missed += u64::from(missed);
+                step.late_us = step.late_us.max(late.max(0).unsigned_abs());
             }
-            queued.start_at = match &mut jittered {
-                Some(jittered) => {
-                    jittered.slot = next;
-                    cadence.start(jittered.hash, next)
-                }
-                None => next,
-            };
+            if let Some(jittered) = jittered {
+                jittered.slot = next;
+            }
+            queued.at = next;
             true
         });
         self.queue = queue.into();
@@ -631,7 +645,7 @@ mod tests {
             let queued = plan.queue.iter().find(|Reverse(queued)| queued.id == id && is_current(&plan.sites, queued));
             let jitter_us = plan.cadences.get(plan.sites[id as usize].cadence).jitter_us;
             let jittered = plan.jittered.get(id as usize).filter(|_| jitter_us > 0);
-            jittered.map_or(queued.unwrap().0.start_at, |jittered| jittered.slot)
+            jittered.map_or(queued.unwrap().0.at, |jittered| jittered.slot)
         }
 
         fn slots(&self, id: u32, kind: Kind) -> Vec<Timestamp> {
@@ -882,6 +896,47 @@ mod tests {
         world.plan.insert(0, jittered, slot);
         assert_eq!(world.plan.remove(0), Some(due));
         assert_eq!(world.plan.pending(), []);
+    }
+
+    /// Whichever way the clock is set while a slot waits for its jitter, its check is made once, and at once.
+    #[test]
+    fn a_slot_that_waits_when_the_clock_is_stepped() {
+        let jittered = entry("shop", 100 * SECOND, 99 * SECOND);
+        for by in [
+            SECOND,
+            10 * SECOND,
+            95 * SECOND,
+            HOUR + 7 * SECOND,
+            -SECOND,
+            -10 * SECOND,
+            -95 * SECOND,
+            -HOUR - 7 * SECOND,
+        ] {
+            let mut world = World::with(&[(0, jittered)]);
+            let slot = world.expected(0, START, START.plus(100 * SECOND))[0];
+            world.run(slot.since(START));
+            assert_eq!((world.seen.len(), world.plan.pending().len()), (0, 1));
+            // Less than a second after the slot: nobody needs to have looked at the clocks since.
+            world.pass(SECOND / 2);
+            world.step(by);
+            world.ask();
+            assert_eq!((world.slots(0, Kind::Serve), world.plan.pending().len()), (vec![slot], 0), "{by}");
+            let since = world.now.wall;
+            world.run(2 * HOUR);
+            let later = world.expected(0, slot.plus(1).max(since), world.now.wall.plus(-99 * SECOND));
+            let earlier = world.expected(0, since, START.min(slot));
+            let found: BTreeSet<_> = world.slots(0, Kind::Serve)[1..].iter().copied().collect();
+            assert!(later.iter().chain(&earlier).all(|slot| found.contains(slot)), "{by}: {found:?}");
+            assert!(!found.contains(&slot) && world.slots(0, Kind::Missed).is_empty(), "{by}");
+        }
+        // A pause that lasted longer than it had to wait is told all the same.
+        let mut world = World::with(&[(0, jittered)]);
+        let slot = world.expected(0, START, START.plus(100 * SECOND))[0];
+        world.run(slot.since(START));
+        world.pass(100 * SECOND);
+        world.step(-HOUR);
+        world.ask();
+        assert_eq!((world.slots(0, Kind::Missed)[0], world.slots(0, Kind::Serve)), (slot, vec![]));
     }
 
     #[test]

@@ -326,8 +326,8 @@ impl Judge<'_> {
     fn may_be_lost(&self, due: &Due) -> bool {
         let life = &self.notes.lives[due.life];
         if let Some(End::Stop { .. }) = life.end {
-            // What could not be written until the end was never acknowledged.
-            return life.failure.as_ref().is_some_and(|why| why.contains("until the end"));
+            // What could not be written until the end was counted.
+            return false;
         }
         let known = match self.checks(due.life, &due.config.name, due.slot, Reason::Schedule).next() {
             Some(check) => check.ended,
@@ -336,9 +336,7 @@ impl Judge<'_> {
         let Some(known) = known else { return true };
         let safe = known + 2 * time::micros(self.scenario.flush) + DELIVERED + SLEEP_MAX_US;
         let trouble = life.troubles.iter().any(|(from, to)| *from <= life.to && *to + 3_000_000 >= due.at);
-        // What waits for its jitter when the clock is set back waits until the clock has come so far again.
-        let waits = life.stepped(due.at, due.at + jitter_of(&due.config));
-        safe > life.to || trouble || waits || life.dark(due.at, life.to)
+        safe > life.to || trouble || life.dark(due.at, life.to)
     }
 }
 
@@ -421,11 +419,7 @@ fn due_in(life: &LifeNote, number: usize, config: &Config, tenure: usize, from: 
         // Right before a step the lane may not have looked any more.
         let next = life.ahead.get(index + 1).filter(|(next, _)| *next <= to);
         let vague = match next {
-            // One that waits for its jitter wakes nobody.
-            Some((next, after)) if (after - ahead).abs() >= STEP_MIN_US && config.jitter.is_zero() => {
-                next - GRAIN..=*next
-            }
-            Some((next, after)) if (after - ahead).abs() >= STEP_MIN_US => next - SLEEP_MAX_US - GRAIN..=*next,
+            Some((next, after)) if (after - ahead).abs() >= STEP_MIN_US => next - GRAIN..=*next,
             _ => u64::MAX..=u64::MAX,
         };
         let wall = |at: u64| Timestamp(at as i64 + ahead);
@@ -435,9 +429,10 @@ fn due_in(life: &LifeNote, number: usize, config: &Config, tenure: usize, from: 
             let at = (slot.0 - ahead) as u64;
             let must = !vague.contains(&at);
             let start = at + slot::jitter(hash, slot, jitter_of(config));
-            match life.absent(start) {
-                // A step moves its start, nobody knows whereto.
-                Some(_) if life.stepped(at, start) => add(slot, at, false),
+            // What waits for its jitter when its site leaves the plan is served then.
+            match life.absent(start.min(to)) {
+                // A step before its start makes that come at once.
+                Some(_) if life.stepped(at, start) => add(slot, at, must),
                 Some(true) => {}
                 Some(false) => add(slot, at, false),
                 None => add(slot, at, must),
@@ -470,9 +465,10 @@ impl LifeNote {
         self.sites.iter().any(|(at, _)| (from..=to).contains(at))
     }
 
-    /// Whether a clock was set in this time.
+    /// Whether a clock was set in this time, by more than is followed as a correction.
     fn stepped(&self, from: u64, to: u64) -> bool {
-        self.ahead.iter().skip(1).any(|(at, _)| (from..=to).contains(at))
+        let far = |pair: &[(u64, i64)]| (pair[1].1 - pair[0].1).abs() >= STEP_MIN_US;
+        self.ahead.windows(2).any(|pair| (from..=to).contains(&pair[1].0) && far(pair))
     }
 
     /// How long the process did not run in this time.
