@@ -86,7 +86,9 @@ impl Output {
 
     /// Appends a JSON value and the end of its line.
     pub fn json(&mut self, value: &serde_json::Value) -> Result<(), Failure> {
-        self.line(value)
+        // By its `Display` each of its marks would be a write of its own.
+        serde_json::to_writer(&mut self.inner, value).map_err(|error| Failure::of_stdout(&error.into()))?;
+        self.bytes(b"\n")
     }
 
     /// Hands everything to the system.

@@ -7,6 +7,7 @@
 mod earlier;
 mod emit;
 mod environment;
+mod json;
 mod load;
 mod origins;
 mod schema;

@@ -40,6 +40,18 @@ pub(super) struct RowOfArrivals {
 }
 
 impl RowOfArrivals {
+    /// The row with these columns first, in the order of the fields.
+    fn read(columns: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: columns.get(0)?,
+            count: columns.get::<_, i64>(1)? as u64,
+            first_slot: columns.get(2)?,
+            last_slot: columns.get(3)?,
+            first_series: columns.get(4)?,
+            last_series: columns.get(5)?,
+        })
+    }
+
     /// How many of its observations may lie in `[from, to)` and belong to the selection.
     fn estimate(&self, selection: &Selection, from: i64, to: i64) -> u64 {
         if self.last_slot < from || self.first_slot >= to {
@@ -70,18 +82,47 @@ impl Rows {
         let mut statement = self.connection.prepare_cached(
             "SELECT id, count, first_slot, last_slot, first_series, last_series FROM arrivals ORDER BY id",
         )?;
-        let rows = statement.query_map([], |row| {
-            Ok(RowOfArrivals {
-                id: row.get(0)?,
-                count: row.get::<_, i64>(1)? as u64,
-                first_slot: row.get(2)?,
-                last_slot: row.get(3)?,
-                first_series: row.get(4)?,
-                last_series: row.get(5)?,
-            })
-        })?;
-        let rows: Arc<[RowOfArrivals]> = rows.collect::<Result<Vec<_>, _>>()?.into();
+        let rows: Arc<[RowOfArrivals]> =
+            statement.query_map([], RowOfArrivals::read)?.collect::<Result<Vec<_>, _>>()?.into();
         Ok(self.arrivals.get_or_init(|| rows).clone())
+    }
+
+    /// Calls `each` with the directories of those rows that `wanted` says yes to, in the order in which they came;
+    /// with `most` that may be most of them.
+    fn each_directory(
+        &self,
+        most: bool,
+        wanted: impl Fn(&RowOfArrivals) -> bool,
+        mut each: impl FnMut(&RowOfArrivals, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if !most || self.arrivals.get().is_some() {
+            let rows = self.arrivals()?;
+            let chosen: Vec<&RowOfArrivals> = rows.iter().filter(|row| wanted(row)).collect();
+            if chosen.len() < rows.len() / 4 {
+                let mut statement = self.connection.prepare_cached("SELECT directory FROM arrivals WHERE id = ?")?;
+                for row in chosen {
+                    let mut found = statement.query([row.id])?;
+                    if let Some(columns) = found.next()? {
+                        each(row, blob(columns, 0)?)?;
+                    }
+                }
+                return Ok(());
+            }
+        }
+        // Many are passed faster one after the other than looked up, and are listed on the way.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, count, first_slot, last_slot, first_series, last_series, directory FROM arrivals ORDER BY id",
+        )?;
+        let (mut found, mut rows) = (statement.query([])?, Vec::new());
+        while let Some(columns) = found.next()? {
+            let row = RowOfArrivals::read(columns)?;
+            if wanted(&row) {
+                each(&row, blob(columns, 6)?)?;
+            }
+            rows.push(row);
+        }
+        self.arrivals.get_or_init(|| rows.into());
+        Ok(())
     }
 
     /// Calls `each` with key and a column of the rows that overlap `[from, to)`.
@@ -184,10 +225,9 @@ impl Tables for Rows {
         before: i64,
         mut each: impl FnMut(Entry) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let rows = self.arrivals()?;
         let wanted =
-            |row: &&RowOfArrivals| row.first_slot < before && selection.between(row.first_series, row.last_series) > 0;
-        each_directory(&self.connection, rows.len(), rows.iter().filter(wanted), |row, directory| {
+            |row: &RowOfArrivals| row.first_slot < before && selection.between(row.first_series, row.last_series) > 0;
+        self.each_directory(selection.0.is_none(), wanted, |row, directory| {
             for entry in chunk::entries(row.first_slot, directory) {
                 each(entry.ok_or(Damaged("an arrival"))?)?;
             }
@@ -365,37 +405,6 @@ fn keys(span: Span, from: i64, to: i64) -> (i64, i64) {
 /// The bytes of a column.
 fn blob<'r>(row: &'r Row<'_>, index: usize) -> Result<&'r [u8], Error> {
     Ok(row.get_ref(index)?.as_blob().map_err(|_| Damaged("a row"))?)
-}
-
-/// Calls `each` with the directories of the chosen rows, of so many in all, in the order in which they came.
-fn each_directory<'r>(
-    connection: &Connection,
-    all: usize,
-    chosen: impl Iterator<Item = &'r RowOfArrivals>,
-    mut each: impl FnMut(&RowOfArrivals, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let chosen: Vec<&RowOfArrivals> = chosen.collect();
-    if chosen.len() < all / 4 {
-        let mut statement = connection.prepare_cached("SELECT directory FROM arrivals WHERE id = ?")?;
-        for row in chosen {
-            let mut found = statement.query([row.id])?;
-            if let Some(columns) = found.next()? {
-                each(row, blob(columns, 0)?)?;
-            }
-        }
-        return Ok(());
-    }
-    // Many are passed faster one after the other than looked up.
-    let mut statement = connection.prepare_cached("SELECT id, directory FROM arrivals ORDER BY id")?;
-    let mut found = statement.query([])?;
-    let mut chosen = chosen.into_iter().peekable();
-    while let Some(columns) = found.next()? {
-        let id: i64 = columns.get(0)?;
-        if let Some(row) = chosen.next_if(|row| row.id == id) {
-            each(row, blob(columns, 1)?)?;
-        }
-    }
-    Ok(())
 }
 
 /// The statement that reads a row of arrivals by its id.

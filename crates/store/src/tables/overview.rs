@@ -60,13 +60,50 @@ impl Part {
 /// What is carried into an hour, and what is packed from there on, by slots.
 type Packed = (Option<Held>, Vec<Glance>);
 
-/// The parts by series, and what they have in common.
+/// The parts by series. Arrivals come by the ids of their series, so that what is needed next lies beside what was
+/// needed last.
+#[derive(Debug)]
+struct Parts {
+    parts: Vec<(i64, Part)>,
+    /// For the id of each series the place of its part and one more; 0 where it has none.
+    places: Vec<u32>,
+}
+
+impl Parts {
+    /// Those of series of which something is packed; ids are below `ids`.
+    fn of(latest: Vec<(i64, Latest)>, ids: usize) -> Result<Self, Damaged> {
+        let mut parts = Self { parts: Vec::with_capacity(latest.len()), places: vec![0; ids] };
+        for (series, latest) in latest {
+            parts.part(series)?.latest = Some(latest);
+        }
+        Ok(parts)
+    }
+
+    /// The part of a series, made where there is none.
+    fn part(&mut self, series: i64) -> Result<&mut Part, Damaged> {
+        let place = usize::try_from(series).ok().and_then(|id| self.places.get_mut(id));
+        let place = place.ok_or(Damaged("the id of a series"))?;
+        if *place == 0 {
+            self.parts.push((series, Part::default()));
+            *place = self.parts.len() as u32;
+        }
+        Ok(&mut self.parts[*place as usize - 1].1)
+    }
+
+    /// The part of a series that has one.
+    fn known(&mut self, series: i64) -> Option<&mut Part> {
+        let place = *self.places.get(usize::try_from(series).ok()?)?;
+        Some(&mut self.parts.get_mut((place as usize).checked_sub(1)?)?.1)
+    }
+}
+
+/// The parts, and what they have in common.
 struct Glancing<'r, T> {
     tables: &'r T,
     shapes: &'r mut HashMap<i64, Arc<Shape>>,
     from: i64,
     to: i64,
-    parts: HashMap<i64, Part>,
+    parts: Parts,
 }
 
 impl<T: Tables> Reader<T> {
@@ -104,9 +141,8 @@ impl<T: Tables> Reader<T> {
     fn glanced(&mut self, selection: &Selection, from: i64, to: i64) -> Result<HashMap<i64, Overview>, T::Error> {
         let pruned = self.tables.pruned()?;
         let latest = self.tables.latest(selection)?;
-        let Self { tables, shapes, .. } = &mut *self;
-        let part = |latest| Part { latest: Some(latest), ..Part::default() };
-        let parts = latest.into_iter().map(|(series, latest)| (series, part(latest))).collect();
+        let Self { tables, shapes, series, .. } = &mut *self;
+        let parts = Parts::of(latest, series.len())?;
         let tables = &*tables;
         let mut glancing = Glancing { tables, shapes, from, to, parts };
         tables.each_arrival(selection, to, |entry| {
@@ -118,8 +154,9 @@ impl<T: Tables> Reader<T> {
         })?;
         glancing.begin_rest()?;
         glancing.written(selection)?;
-        let (mut found, mut irregular) = (HashMap::with_capacity(glancing.parts.len()), Vec::new());
-        for (series, part) in glancing.parts {
+        let Parts { parts, .. } = glancing.parts;
+        let (mut found, mut irregular) = (HashMap::with_capacity(parts.len()), Vec::new());
+        for (series, part) in parts {
             if part.irregular {
                 irregular.push(series);
                 continue;
@@ -146,7 +183,7 @@ impl<T: Tables> Glancing<'_, T> {
     /// An arrival, in the order in which they came.
     fn arrived(&mut self, series: i64, glance: Glance) -> Result<(), T::Error> {
         let slot = glance.held.from.0;
-        let part = self.parts.entry(series).or_default();
+        let part = self.parts.part(series)?;
         if part.irregular {
             return Ok(());
         }
@@ -156,7 +193,7 @@ impl<T: Tables> Glancing<'_, T> {
             part.last = i64::MIN;
             self.begin(series, Some(slot))?;
         }
-        let Some(part) = self.parts.get_mut(&series) else { return Ok(()) };
+        let part = self.parts.part(series)?;
         part.irregular |= slot <= part.last;
         part.last = slot;
         if let Some(passing) = &mut part.passing {
@@ -168,14 +205,14 @@ impl<T: Tables> Glancing<'_, T> {
     /// Begins with the series in which nothing arrived.
     fn begin_rest(&mut self) -> Result<(), T::Error> {
         let rest: Vec<i64> =
-            self.parts.iter().filter(|(_, part)| part.passing.is_none()).map(|(series, _)| *series).collect();
+            self.parts.parts.iter().filter(|(_, part)| part.passing.is_none()).map(|(series, _)| *series).collect();
         rest.into_iter().try_for_each(|series| self.begin(series, None))
     }
 
     /// Says up to where what is written holds, and begins with what is packed beyond it.
     fn begin(&mut self, series: i64, arrived: Option<i64>) -> Result<(), T::Error> {
         let (from, to) = (self.from, self.to);
-        let Some(part) = self.parts.get_mut(&series) else { return Ok(()) };
+        let part = self.parts.part(series)?;
         let rolled = part.latest.map_or(i64::MIN, |latest| latest.rolled);
         part.settled = rolled.min(hour(to)).min(arrived.map_or(i64::MAX, hour));
         let start = part.settled.max(from);
@@ -186,7 +223,7 @@ impl<T: Tables> Glancing<'_, T> {
             return Ok(());
         };
         let packed = self.packed(series, start, last.from.0.min(to - 1))?;
-        let Some(part) = self.parts.get_mut(&series) else { return Ok(()) };
+        let part = self.parts.part(series)?;
         let mut passing = Passing::new(begin, end, packed.as_ref().and_then(|(carried, _)| *carried));
         // Without the head of the hour it is not known what was carried into it.
         part.irregular |= packed.is_none();
@@ -229,7 +266,7 @@ impl<T: Tables> Glancing<'_, T> {
         self.add(selection, Span::Hour, first_day, self.from, first_day.min(last_hour))?;
         self.add(selection, Span::Day, first_day, first_day, last_hour)?;
         let by_hour = |part: &Part| !part.irregular && !part.is_whole() && part.settled > day(part.settled);
-        let apart = self.parts.iter().filter(|(_, part)| by_hour(part) && part.settled > first_day);
+        let apart = self.parts.parts.iter().filter(|(_, part)| by_hour(part) && part.settled > first_day);
         let (mut ids, mut begin) = (Vec::new(), last_hour);
         for (series, part) in apart {
             ids.push(*series);
@@ -244,7 +281,7 @@ impl<T: Tables> Glancing<'_, T> {
         let parts = &mut self.parts;
         self.tables.each_rollup(selection, span, from, to, |index, series, data| {
             let wants = |part: &&mut Part| !part.irregular && part.wants(span, span.start(index), first_day);
-            let Some(part) = parts.get_mut(&series).filter(wants) else { return Ok(()) };
+            let Some(part) = parts.known(series).filter(wants) else { return Ok(()) };
             let overview = part.written.get_or_insert_default();
             let merged = overview.merge_encoded(span.width().unsigned_abs(), data);
             merged.ok_or(Damaged("statistics").into())

@@ -65,6 +65,11 @@ impl SeriesTable {
         usize::try_from(id).ok().and_then(|index| self.by_id.get(index)?.as_ref()).ok_or(Damaged("the id of a series"))
     }
 
+    /// How large the largest id is, and one more.
+    pub(crate) const fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// The series of these sites.
     pub(crate) fn select(&self, sites: Option<&[Arc<str>]>) -> Selection {
         let Some(sites) = sites else { return Selection(None) };

@@ -23,14 +23,6 @@ type Rollups = BTreeMap<(i64, i64), Rollup>;
 impl<T: Tables> Reader<T> {
     /// See [`crate::Store::latest`].
     pub(crate) fn latest(&mut self) -> Result<Vec<Arc<Observation>>, T::Error> {
-        let mut found: HashMap<i64, Arc<Observation>> = HashMap::new();
-        let Self { tables, series, records, .. } = &mut *self;
-        tables.each_latest(|id, record, evidence| {
-            let mut observation = observation(series, records, id, record)?;
-            observation.evidence = evidence.map(read_evidence).transpose()?;
-            found.insert(id, Arc::new(observation));
-            Ok(())
-        })?;
         let mut slots: HashMap<i64, i64> = HashMap::new();
         self.each_entry(&Selection(None), i64::MAX, |entry| {
             if entry.scheduled {
@@ -38,7 +30,22 @@ impl<T: Tables> Reader<T> {
                 *slot = (*slot).max(entry.slot);
             }
         })?;
-        slots.retain(|id, slot| found.get(id).is_none_or(|packed| packed.scheduled_at.0 <= *slot));
+        // Of most series something later arrived, so that what is packed need not be opened.
+        let packed: HashMap<i64, i64> = {
+            let latest = self.tables.latest(&Selection(None))?;
+            latest.into_iter().map(|(id, latest)| (id, latest.held.from.0)).collect()
+        };
+        slots.retain(|id, slot| packed.get(id).is_none_or(|packed| packed <= slot));
+        let mut found: HashMap<i64, Arc<Observation>> = HashMap::new();
+        let Self { tables, series, records, .. } = &mut *self;
+        tables.each_latest(|id, record, evidence| {
+            if slots.get(&id).zip(packed.get(&id)).is_none_or(|(arrived, packed)| arrived == packed) {
+                let mut observation = observation(series, records, id, record)?;
+                observation.evidence = evidence.map(read_evidence).transpose()?;
+                found.insert(id, Arc::new(observation));
+            }
+            Ok(())
+        })?;
         for (id, arrived) in self.arrivals_at(&slots)? {
             let kept = found.entry(id).or_insert_with(|| arrived.clone());
             let later = arrived.scheduled_at > kept.scheduled_at;
