@@ -29,12 +29,12 @@ pub enum Call {
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fate {
-    /// It takes so long; [`Call::Publish`] never waits.
+    /// It takes so long; [`Call::Publish`] never waits, only its acknowledgement does.
     pub delay: Duration,
     /// Whether it fails, and when.
     pub failure: Option<Failure>,
-    /// A batch that [`Call::Next`] gave is given once more.
-    pub again: bool,
+    /// A batch that [`Call::Next`] gave is given once more, so long afterwards: what came meanwhile came before it.
+    pub again: Option<Duration>,
 }
 
 /// When a call fails; it is [`BusError::Engine`] but for [`Failure::Full`].
@@ -46,6 +46,8 @@ pub enum Failure {
     After,
     /// [`Call::Publish`] is refused for want of room.
     Full,
+    /// [`Call::Publish`] takes it, and nothing was done: that is told where the acknowledgement is waited for.
+    Lost,
 }
 
 /// Decides on each call: its number, from 0, the topic, and which it is.
@@ -87,7 +89,7 @@ impl Faulty {
         match fate.failure {
             None => work.await,
             Some(Failure::After) => work.await.and_then(|_| Err(failed(call))),
-            Some(Failure::Before | Failure::Full) => Err(failed(call)),
+            Some(Failure::Before | Failure::Full | Failure::Lost) => Err(failed(call)),
         }
     }
 }
@@ -99,6 +101,14 @@ fn failed(call: Call) -> BusError {
 async fn pause(time: Duration) {
     if !time.is_zero() {
         tokio::time::sleep(time).await;
+    }
+}
+
+/// Ends at an instant; without one, never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -115,7 +125,14 @@ impl Bus for Faulty {
     }
 
     fn publish(&self, topic: Topic, messages: Vec<Message>) -> Result<Acknowledgement, BusError> {
-        match self.fate(topic, Call::Publish).failure {
+        let fate = self.fate(topic, Call::Publish);
+        match fate.failure {
+            Some(Failure::Lost) => {
+                return Ok(Box::pin(async move {
+                    pause(fate.delay).await;
+                    Err(failed(Call::Publish))
+                }));
+            }
             Some(Failure::Before) => return Err(failed(Call::Publish)),
             Some(Failure::Full) => return Err(BusError::Full { held: messages.len() as u64 }),
             Some(Failure::After) => {
@@ -148,31 +165,37 @@ struct FaultyReader {
     inner: Box<dyn Reader>,
     /// An event that is given at its time.
     held: Option<(Instant, Fate, Event)>,
-    /// A batch that is given once more.
-    again: Option<Batch>,
+    /// A batch that is given once more at its time.
+    again: Option<(Instant, Batch)>,
 }
 
 #[async_trait]
 impl Reader for FaultyReader {
     async fn next(&mut self) -> Result<Event, BusError> {
-        if let Some(batch) = self.again.take() {
-            return Ok(Event::Batch(batch));
-        }
-        if self.held.is_none() {
-            let event = self.inner.next().await?;
-            let fate = self.bus.fate(self.topic, Call::Next);
-            self.held = Some((Instant::now() + fate.delay, fate, event));
-        }
-        if let Some((at, ..)) = &self.held {
-            tokio::time::sleep_until(*at).await;
-        }
-        match self.held.take() {
-            Some((_, Fate { failure: Some(_), .. }, _)) | None => Err(failed(Call::Next)),
-            Some((_, fate, event)) => {
-                if let Event::Batch(batch) = &event {
-                    self.again = fate.again.then(|| batch.clone());
+        loop {
+            let (held_at, again_at) = (self.held.as_ref().map(|(at, ..)| *at), self.again.as_ref().map(|(at, _)| *at));
+            tokio::select! {
+                biased;
+                () = until(again_at) => {
+                    if let Some((_, batch)) = self.again.take() {
+                        return Ok(Event::Batch(batch));
+                    }
                 }
-                Ok(event)
+                () = until(held_at) => {
+                    let Some((_, fate, event)) = self.held.take() else { continue };
+                    if fate.failure.is_some() {
+                        return Err(failed(Call::Next));
+                    }
+                    if let (Event::Batch(batch), Some(after), None) = (&event, fate.again, &self.again) {
+                        self.again = Some((Instant::now() + after, batch.clone()));
+                    }
+                    return Ok(event);
+                }
+                event = self.inner.next(), if held_at.is_none() => {
+                    let event = event?;
+                    let fate = self.bus.fate(self.topic, Call::Next);
+                    self.held = Some((Instant::now() + fate.delay, fate, event));
+                }
             }
         }
     }

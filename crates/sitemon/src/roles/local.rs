@@ -197,8 +197,10 @@ async fn stop_roles(
         match tokio::time::timeout(if lost == 0 { DELIVERY } else { CLOSING }, &mut writing).await {
             Ok(Ok(written)) => written?,
             Ok(Err(error)) => return Err(anyhow::Error::new(error).context("the writer has ended")),
-            // The store is away, or being looked after, which may end anywhere.
-            Err(_) => writing.abort(),
+            Err(_) => {
+                writing.abort();
+                anyhow::ensure!(lost > 0, "the store could not be written to until the end");
+            }
         }
     }
     anyhow::ensure!(lost == 0, "{lost} observations could not be stored until the end, and are lost");

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Observations of one transaction at most.
 const BATCH_MAX: usize = 20_000;
@@ -113,12 +112,10 @@ pub struct Options {
 /// does not mend.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let Options { clock, bus, store, flush, retention, telemetry, rules, baselines } = options;
-    let stop = CancellationToken::new();
-    let upkeep = tokio::spawn(keep_up(clock, store.clone(), retention, telemetry.clone(), stop.clone()));
+    let upkeep = tokio::spawn(keep_up(clock, store.clone(), retention, telemetry.clone()));
     let result = Writer { bus, store, telemetry, rules, baselines }.write(flush).await;
-    stop.cancel();
-    // Upkeep may die anywhere; its panic has been told by the log.
-    let _ = upkeep.await;
+    // It may die anywhere, and the end does not wait for it.
+    upkeep.abort();
     result
 }
 
@@ -289,23 +286,13 @@ impl Writer {
     }
 }
 
-/// Packs, prunes and measures the store until it is told to stop.
-async fn keep_up(
-    clock: Clock,
-    store: Arc<dyn Store>,
-    retention: Retention,
-    telemetry: Arc<Telemetry>,
-    stop: CancellationToken,
-) {
+/// Packs, prunes and measures the store, for ever.
+async fn keep_up(clock: Clock, store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Telemetry>) {
     let mut pack = tokio::time::interval(PACK_EVERY);
     pack.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut pruned, mut reclaimed) = (None, Instant::now());
     loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = pack.tick() => {}
-        }
+        pack.tick().await;
         let now = clock.wall();
         upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
         if pruned.is_none_or(|at: Instant| at.elapsed() >= PRUNE_EVERY) {

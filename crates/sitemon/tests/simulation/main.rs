@@ -5,6 +5,7 @@
 //!
 //! `SIMULATION_SEEDS=100000` for more seeds than by default, `SIMULATION_SEED=7` for one of them, told in full.
 
+mod rival;
 mod scenario;
 mod site;
 mod truth;
@@ -120,7 +121,7 @@ fn a_seed_is_the_same_each_time() {
 fn every_call(calls: u64, scenario: impl Fn(u64, When) -> Scenario) {
     assert!(calls > 20, "hardly anything was called: {calls}");
     for call in 0..calls {
-        for when in [When::Before, When::After] {
+        for when in [When::Before, When::After, When::Later] {
             let wrong = simulate(&scenario(call, when)).wrong;
             assert!(wrong.is_empty(), "call {call} fails, {when:?}:\n{}", wrong.join("\n"));
         }

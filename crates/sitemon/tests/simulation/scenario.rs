@@ -80,6 +80,8 @@ pub enum Event {
     SecondWriter,
     /// Somebody asks for a check.
     Job(Arc<str>),
+    /// Another checker publishes what it observed, some of it more than once.
+    Rival,
     /// Nothing.
     Wait,
 }
@@ -114,6 +116,8 @@ pub enum When {
     Before,
     /// After everything was done.
     After,
+    /// What is published is taken, and lost: that is told later. To a store the same as `After`.
+    Later,
 }
 
 /// What is wrong with a store.
@@ -140,7 +144,7 @@ pub enum BusFault {
     FailsCall(u64, When),
     /// What a reader reads, and each acknowledgement, comes up to so much later.
     Slow(Duration),
-    /// It gives one batch in so many twice.
+    /// It gives one batch in so many twice, the second time up to three seconds later.
     Repeats(u64),
 }
 
@@ -216,7 +220,7 @@ impl Life {
         let mut events = Vec::new();
         let mut second_writer = false;
         for _ in 0..dice.between(2, 9) {
-            let event = match dice.0.below(12) {
+            let event = match dice.0.below(14) {
                 0 | 1 => Event::Step(dice.step(long)),
                 2 => Event::Pause(dice.millis(50, 1_900)),
                 3 => Event::Pause(dice.millis(2_000, 30_000)),
@@ -231,6 +235,7 @@ impl Life {
                     Event::SecondWriter
                 }
                 9 | 10 => Event::Job(dice.name()),
+                11 | 12 => Event::Rival,
                 _ => Event::Wait,
             };
             events.push((APART + dice.span(12_000), event));

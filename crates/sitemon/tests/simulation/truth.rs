@@ -3,6 +3,7 @@
 //! The schedule is computed anew here, from the rule in the interface and from where the clocks were: a slot
 //! comes due when the wall clock reaches it while its site is watched, whoever looked at it when.
 
+use crate::rival::{self, ELSEWHERE, RivalNote};
 use crate::scenario::{Config, End, Scenario};
 use crate::site::Answer;
 use crate::world::{CheckNote, LifeNote, Notes, Stored};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 const GRAIN: u64 = 4_000;
 /// What nothing delays is in the store so long after the end of its check, beside the flush.
 const DELIVERED: u64 = 100_000;
+/// A writer that could not write has caught up so long after it can again: pauses and flushes add up.
+const RECOVERED: u64 = 5_000_000;
 /// A process that did not run for so long says so of the checks that were under way.
 const PAUSED_AFTER: u64 = 2_000_000;
 /// A process may not notice that it did not run for less than this; what is more is no excuse before it is a quarter of
@@ -42,6 +45,8 @@ pub fn judge(scenario: &Scenario, notes: &Notes, stored: &Stored) -> Vec<String>
     let mut judge = Judge { scenario, notes, wrong: Vec::new() };
     judge.reads(stored);
     judge.acknowledged(stored);
+    judge.rivals(stored);
+    judge.drops();
     let dues = judge.dues();
     judge.served_once(&dues);
     judge.observations(&dues, stored);
@@ -87,6 +92,59 @@ impl Judge<'_> {
         }
     }
 
+    /// Of what another checker published for a slot that stays which goes before all others that are there for certain.
+    fn rivals(&mut self, stored: &Stored) {
+        let mut rivals: BTreeMap<Key, Vec<&RivalNote>> = BTreeMap::new();
+        for note in &self.notes.rivals {
+            rivals.entry(note.observation.key()).or_default().push(note);
+        }
+        let there = |note: &&&RivalNote| {
+            let life = &self.notes.lives[note.life];
+            note.acknowledged || note.last && life.failure.is_none()
+        };
+        let found = stored.before.iter().filter(|found| &*found.location == ELSEWHERE);
+        let found: BTreeMap<Key, &Arc<Observation>> = found.map(|found| (found.key(), found)).collect();
+        let mut wrong = Vec::new();
+        for (key, notes) in &rivals {
+            let best = notes.iter().filter(there).map(|note| rival::rank(&note.observation)).min();
+            match (found.get(key), best) {
+                (None, None) => {}
+                (None, Some((.., line))) => wrong.push(format!("taken, and not in the store: {line}")),
+                (Some(found), best) => {
+                    let rank = rival::rank(found);
+                    if !notes.iter().any(|note| rival::rank(&note.observation) == rank) {
+                        wrong.push(format!("nobody published {}", rank.2));
+                    } else if let Some((.., line)) = best.filter(|best| *best < rank) {
+                        wrong.push(format!("{} stays, and not {line}", rank.2));
+                    }
+                }
+            }
+        }
+        wrong.extend(
+            found.keys().filter(|key| !rivals.contains_key(key)).map(|key| format!("nobody published {key:?}")),
+        );
+        self.wrong.extend(wrong);
+    }
+
+    /// Nothing is given up but where store or bus did not do well, or more came at once than may be held.
+    fn drops(&mut self) {
+        for (number, life) in self.notes.lives.iter().enumerate() {
+            for pair in life.dropped.windows(2) {
+                let [(from, before), (to, after)] = *pair else { continue };
+                let why = |from: u64, to: u64| {
+                    life.troubles.iter().any(|trouble| trouble.0 <= to && trouble.1.saturating_add(RECOVERED) >= from)
+                        || life.dark(from.saturating_sub(RECOVERED), to)
+                };
+                if after > before && !why(from, to) {
+                    self.wrong.push(format!(
+                        "{} observations were given up in life {number} between {from} and {to}, and nothing was wrong",
+                        after - before
+                    ));
+                }
+            }
+        }
+    }
+
     /// All slots that came due in any life.
     fn dues(&self) -> Dues {
         let mut dues = Dues::new();
@@ -121,7 +179,7 @@ impl Judge<'_> {
 
     /// Each observation is one that there should be, and says what its site did.
     fn observations(&mut self, dues: &Dues, stored: &Stored) {
-        for found in &stored.before {
+        for found in ours(stored) {
             let said = line::to_string(found);
             if found.reason == Reason::Request {
                 if let Err(why) = self.requested(found) {
@@ -281,7 +339,7 @@ impl Judge<'_> {
     /// Every slot that must have an observation has one, but for those that were counted.
     fn missing(&mut self, dues: &Dues, stored: &Stored) {
         let there: BTreeSet<(Arc<str>, Timestamp)> =
-            stored.before.iter().map(|one| (one.site.clone(), one.scheduled_at)).collect();
+            ours(stored).map(|one| (one.site.clone(), one.scheduled_at)).collect();
         let mut missing: BTreeMap<usize, Vec<&Due>> = BTreeMap::new();
         for due in dues.iter().filter(|(key, _)| !there.contains(key)).flat_map(|(_, dues)| dues) {
             if due.must && !self.may_be_lost(due) {
@@ -290,7 +348,7 @@ impl Judge<'_> {
         }
         for (life, missing) in missing {
             let note = &self.notes.lives[life];
-            let counted = note.dropped;
+            let counted = note.dropped();
             if missing.len() as u64 > counted {
                 let first: Vec<String> = missing
                     .iter()
@@ -311,7 +369,7 @@ impl Judge<'_> {
             for (at, job) in &life.jobs {
                 if !there.contains(&(job.site.clone(), job.scheduled_at))
                     && must_be_done(life, *at, job)
-                    && life.dropped == 0
+                    && life.dropped() == 0
                 {
                     self.wrong.push(format!(
                         "the job of {} for {} in life {number} has no observation",
@@ -338,6 +396,11 @@ impl Judge<'_> {
         let trouble = life.troubles.iter().any(|(from, to)| *from <= life.to && *to + 3_000_000 >= due.at);
         safe > life.to || trouble || life.dark(due.at, life.to)
     }
+}
+
+/// What the process itself observed.
+fn ours(stored: &Stored) -> impl Iterator<Item = &Arc<Observation>> {
+    stored.before.iter().filter(|found| &*found.location != ELSEWHERE)
 }
 
 /// Why an observation is unknown.
@@ -443,6 +506,11 @@ fn due_in(life: &LifeNote, number: usize, config: &Config, tenure: usize, from: 
 }
 
 impl LifeNote {
+    /// How many observations it counted as given up.
+    fn dropped(&self) -> u64 {
+        self.dropped.last().map_or(0, |(_, count)| *count)
+    }
+
     /// Whether the process did not run for some of this time.
     fn dark(&self, from: u64, to: u64) -> bool {
         self.dark.iter().any(|dark| dark.0 <= to && dark.1 + GRAIN >= from)

@@ -1,5 +1,6 @@
 //! Lets a scenario happen, and notes what did.
 
+use crate::rival::{self, RivalNote};
 use crate::scenario::{BusFault, Config, End, Event, Life, Scenario, StoreFault, Trouble, When};
 use crate::site;
 use async_trait::async_trait;
@@ -45,6 +46,8 @@ pub struct Notes {
     pub checks: Vec<CheckNote>,
     /// The observations that were acknowledged to a checker.
     pub acknowledged: Vec<Key>,
+    /// What another checker published.
+    pub rivals: Vec<RivalNote>,
     /// The lives of the processes.
     pub lives: Vec<LifeNote>,
 }
@@ -89,8 +92,8 @@ pub struct LifeNote {
     pub end: Option<End>,
     /// What a clean stop returned.
     pub failure: Option<String>,
-    /// Observations that it counted as given up.
-    pub dropped: u64,
+    /// How many observations it had counted as given up, each time that was looked at.
+    pub dropped: Vec<(u64, u64)>,
     /// Slots that it counted as absent.
     pub absent: u64,
     /// Calls of its store and of its bus.
@@ -238,8 +241,8 @@ async fn live(
     let faulty_store = Arc::new(faulty_store.at_once());
     let store: Arc<dyn Store> = faulty_store.clone();
     let bus = sitemon_bus::local::Options { partitions: scenario.partitions, ..Default::default() };
-    let bus = Arc::new(sitemon_bus::local::Local::new(bus));
-    let faulty_bus = faulty_bus::Faulty::new(bus, bus_fates(seed, &clock, life.bus.clone()));
+    let sound_bus: Arc<dyn Bus> = Arc::new(sitemon_bus::local::Local::new(bus));
+    let faulty_bus = faulty_bus::Faulty::new(sound_bus.clone(), bus_fates(seed, &clock, life.bus.clone()));
     let bus: Arc<dyn Bus> = Arc::new(Witness { bus: Arc::new(faulty_bus.clone()), world: world.clone() });
     let retention = Duration::from_hours(365 * 24);
     let retention = Retention { observations: retention, evidence: retention, hour: retention, day: retention };
@@ -283,6 +286,15 @@ async fn live(
             baselines: Baselines::new(),
         }))
     };
+    let count = |name: &str| {
+        let text = telemetry.encode("");
+        let found = text.lines().find_map(|one| one.strip_prefix(name)?.strip_prefix(' '));
+        found.and_then(|number| number.parse().ok()).unwrap_or_default()
+    };
+    let look_at_drops = || {
+        let dropped = count("sitemon_observations_dropped_total");
+        world.notes().life().dropped.push((clock.now().boot, dropped));
+    };
     let mut second = None;
     let mut beat = tokio::time::interval(Duration::from_secs(5));
     for (after, event) in &life.events {
@@ -291,7 +303,10 @@ async fn live(
             tokio::select! {
                 biased;
                 error = process.failed() => anyhow::bail!("the process has ended by itself: {error:#}"),
-                _ = beat.tick() => process.beat(),
+                _ = beat.tick() => {
+                    process.beat();
+                    look_at_drops();
+                }
                 () = tokio::time::sleep_until(at) => break,
             }
         }
@@ -315,6 +330,7 @@ async fn live(
                 let now = notes.now().boot;
                 notes.life().sites.push((now, sites.clone()));
             }
+            Event::Rival => rival::publish(world, &bus, clock.wall(), false),
             Event::SecondWriter => match second.take() {
                 None => second = Some(second_writer()),
                 Some(writer) => writer.abort(),
@@ -332,6 +348,7 @@ async fn live(
                 world.notes().life().jobs.push((before, job));
             }
         }
+        look_at_drops();
         let mut notes = world.notes();
         let now = notes.now();
         notes.life().dark.extend(dark);
@@ -341,17 +358,16 @@ async fn live(
     }
     world.notes().life().to = clock.now().boot;
     if let End::Stop { grace } = life.end {
+        // A second writer would be a process of its own, which this stop does not wait for.
+        if second.is_none() {
+            rival::publish(world, &sound_bus, clock.wall(), true);
+        }
         let stopped = process.stop(grace, Ok(())).await;
         world.notes().life().failure = stopped.err().map(|error| format!("{error:#}"));
     }
-    let count = |name: &str| {
-        let text = telemetry.encode("");
-        let found = text.lines().find_map(|one| one.strip_prefix(name)?.strip_prefix(' '));
-        found.and_then(|number| number.parse().ok()).unwrap_or_default()
-    };
+    look_at_drops();
     let mut notes = world.notes();
     notes.life().calls = (faulty_store.calls(), faulty_bus.calls());
-    notes.life().dropped = count("sitemon_observations_dropped_total");
     notes.life().absent = count("sitemon_slots_passed_total");
     Ok(())
 }
@@ -379,7 +395,7 @@ fn store_fates(
                     fate.failure = Some(if dice.once_in(2) { Failure::Before } else { Failure::After });
                 }
                 StoreFault::FailsCall(n, When::Before) if n == call => fate.failure = Some(Failure::Before),
-                StoreFault::FailsCall(n, When::After) if n == call => fate.failure = Some(Failure::After),
+                StoreFault::FailsCall(n, When::After | When::Later) if n == call => fate.failure = Some(Failure::After),
                 StoreFault::Fails(_) | StoreFault::FailsCall(..) => {}
                 StoreFault::Slow(most) => {
                     let time = Duration::from_micros(dice.below(most.as_micros() as u64));
@@ -405,13 +421,16 @@ fn bus_fates(
             match fault {
                 BusFault::Full if call == Call::Publish => fate.failure = Some(Failure::Full),
                 BusFault::Fails(n) if dice.once_in(n) => {
-                    fate.failure = Some(if dice.once_in(2) { Failure::Before } else { Failure::After });
+                    let failures = [Failure::Before, Failure::After, Failure::Lost];
+                    fate.failure = Some(failures[dice.below(if call == Call::Publish { 3 } else { 2 }) as usize]);
                 }
                 BusFault::FailsCall(n, When::Before) if n == number => fate.failure = Some(Failure::Before),
                 BusFault::FailsCall(n, When::After) if n == number => fate.failure = Some(Failure::After),
+                BusFault::FailsCall(n, When::Later) if n == number => fate.failure = Some(Failure::Lost),
                 BusFault::Full | BusFault::Fails(_) | BusFault::FailsCall(..) => {}
                 BusFault::Slow(most) => fate.delay += Duration::from_micros(dice.below(most.as_micros() as u64)),
-                BusFault::Repeats(n) => fate.again |= dice.once_in(n),
+                BusFault::Repeats(n) if dice.once_in(n) => fate.again = Some(Duration::from_millis(dice.below(3_000))),
+                BusFault::Repeats(_) => {}
             }
         }
         fate

@@ -27,7 +27,7 @@ const PULSE: Duration = Duration::from_secs(1);
 const FLUSH_AT: usize = 512;
 /// A check that must end by its timeout within this time of the site's next slot is waited for: a site that
 /// hangs, with a timeout as long as its interval, is down in every slot and not unknown in every other.
-const OVERLAP_PATIENCE_US: i64 = 100_000;
+const OVERLAP_PATIENCE_US: u64 = 100_000;
 /// Slots that are taken from the plan at a time.
 const DUE_MAX: usize = 4096;
 /// How long a lane with more due than the bus can take waits for it.
@@ -137,8 +137,8 @@ struct Active {
     task: AbortHandle,
     /// Set when the check begins; absent where it began at once.
     waits: Option<Arc<AtomicBool>>,
-    /// When it must have ended by its timeout.
-    ends_by: Timestamp,
+    /// When it must have ended by its timeout, in monotonic microseconds: the wall clock may be set meanwhile.
+    ends_by: u64,
     spawned_at: Timestamp,
     /// Time that it was not given.
     lost: Lost,
@@ -303,7 +303,7 @@ impl Lane {
                 let (overdue, watched) = (active.slot, active.watched.clone());
                 self.active.remove(&key);
                 self.skip_as(id, &watched, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
-            } else if active.next.is_none() && active.ends_by.since(now.wall) <= OVERLAP_PATIENCE_US {
+            } else if active.next.is_none() && active.ends_by <= now.mono + OVERLAP_PATIENCE_US {
                 active.next = Some(slot);
                 return;
             } else {
@@ -336,7 +336,7 @@ impl Lane {
             telemetry: self.telemetry.clone(),
         };
         let interval = i64::try_from(time::micros(watched.site.spec.interval)).unwrap_or(i64::MAX);
-        let timeout = i64::try_from(time::micros(watched.site.spec.timeout)).unwrap_or(i64::MAX);
+        let timeout = time::micros(watched.site.spec.timeout);
         let (task, waits) = match self.gates.turn(entered.host).pass_now() {
             Ok(pass) => {
                 let task = self.checks.spawn(async move {
@@ -358,7 +358,7 @@ impl Lane {
             watched,
             task,
             waits,
-            ends_by: now.wall.plus(timeout),
+            ends_by: now.mono.saturating_add(timeout),
             spawned_at: now.wall,
             lost: Lost::default(),
             next: None,
