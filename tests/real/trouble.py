@@ -9,6 +9,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from harness import (
     Sitemon,
     by_site,
     export,
+    free_port,
     in_namespaces,
     micros,
     now_us,
@@ -104,14 +107,26 @@ def limited(folder, seconds=8, count=200):
     through(folder, folder, count, trouble)
 
 
+def asked(port, path):
+    """Status and text of what the process says of itself."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.read().decode()
+
+
 def locked_at_the_start(folder):
-    """A database that is locked when `run` starts is waited for, and said to be; a stop is heard meanwhile."""
+    """A database that is locked when `run` starts is waited for, and said to be, also by /readyz; a stop is heard
+    meanwhile."""
     config = write_config(
         folder / "sites.json",
         [{"name": "a", "url": "http://127.0.0.1:1/", "interval": 1}],
         store={"kind": "sqlite", "path": "sites.db"},
+        metrics={"listen": f"127.0.0.1:{(metrics := free_port())}"},
     )
     with Sitemon(config, folder) as first:
+        assert asked(metrics, "/readyz") == (200, "ready\n")
         assert first.stop() == 0, first.said()
     command = [SITEMON, "run", "-c", config]
     for statement in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
@@ -126,8 +141,12 @@ def locked_at_the_start(folder):
                 waiting.wait_until(lambda: "waiting for the store" in waiting.said(), 5, "word that it waits")
                 time.sleep(2)
                 assert "ready" not in waiting.said() and "locked by another program" in waiting.said()
+                status, text = asked(metrics, "/readyz")
+                assert status == 503 and "store" in text, (status, text)
+                assert asked(metrics, "/healthz") == (200, "ok\n")
                 other.execute("ROLLBACK")
                 waiting.wait_until(lambda: "ready" in waiting.said(), 5, "word `ready`")
+                assert asked(metrics, "/readyz") == (200, "ready\n")
                 assert waiting.stop() == 0, waiting.said()
     print("a locked store is waited for at the start, said to be, and a stop is heard meanwhile")
 

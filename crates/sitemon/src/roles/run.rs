@@ -62,7 +62,8 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
     };
     let bus = config.bus.open().await.context("cannot open the bus")?;
-    readiness.waits_for(&["sites"]);
+    // It is there for certain when the start stands in its journal.
+    readiness.waits_for(&["store", "sites"]);
 
     let options = local::Options {
         checker: checker::Options {

@@ -7,3 +7,4 @@ mod house;
 mod reference;
 mod retention;
 mod run;
+mod ways;

@@ -28,7 +28,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Writes the configuration into the folder, starts, and waits until it is ready.
-    fn start(folder: &Path, configuration: &str, arguments: &[&str]) -> Self {
+    pub fn start(folder: &Path, configuration: &str, arguments: &[&str]) -> Self {
         std::fs::write(folder.join("sitemon.yaml"), configuration).expect("the configuration is written");
         let mut monitor = Self::spawn(folder, arguments);
         monitor.wait_for("ready");
@@ -67,7 +67,7 @@ impl Monitor {
         }
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         self.said.lock().expect("nobody panics with it").clone()
     }
 
@@ -100,7 +100,7 @@ impl Monitor {
         panic!("it does not end:\n{}", self.said());
     }
 
-    fn export(&self) -> Vec<Value> {
+    pub fn export(&self) -> Vec<Value> {
         export(&self.folder)
     }
 }
@@ -131,11 +131,11 @@ fn at(value: &Value, key: &str) -> Timestamp {
     Timestamp::parse(value[key].as_str().unwrap_or_default()).expect("a time")
 }
 
-fn of<'v>(observations: &'v [Value], site: &str) -> Vec<&'v Value> {
+pub fn of<'v>(observations: &'v [Value], site: &str) -> Vec<&'v Value> {
     observations.iter().filter(|observation| observation["site"] == site).collect()
 }
 
-fn causes(observation: &Value) -> Vec<&str> {
+pub fn causes(observation: &Value) -> Vec<&str> {
     observation["causes"].as_array().into_iter().flatten().filter_map(|cause| cause["code"].as_str()).collect()
 }
 

@@ -66,16 +66,13 @@ pub fn publish(world: &Arc<World>, bus: &Arc<dyn Bus>, now: Timestamp, last: boo
     let last = last && published.is_ok();
     // One that is refused may have been taken all the same.
     let noted = observations.into_iter().map(|observation| RivalNote { life, observation, acknowledged: false, last });
-    let noted = {
-        let mut notes = world.notes();
-        notes.rivals.extend(noted);
-        first..notes.rivals.len()
-    };
+    world.notes().rivals.extend(noted);
+    let mine = first..world.notes().rivals.len();
     let Ok(acknowledgement) = published else { return };
     let world = world.clone();
     tokio::spawn(async move {
         if acknowledgement.await.is_ok() {
-            world.notes().rivals[noted].iter_mut().for_each(|note| note.acknowledged = true);
+            world.notes().rivals[mine].iter_mut().for_each(|note| note.acknowledged = true);
         }
     });
 }

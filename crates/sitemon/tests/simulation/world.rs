@@ -427,10 +427,9 @@ fn bus_fates(
                 BusFault::FailsCall(n, When::Before) if n == number => fate.failure = Some(Failure::Before),
                 BusFault::FailsCall(n, When::After) if n == number => fate.failure = Some(Failure::After),
                 BusFault::FailsCall(n, When::Later) if n == number => fate.failure = Some(Failure::Lost),
-                BusFault::Full | BusFault::Fails(_) | BusFault::FailsCall(..) => {}
                 BusFault::Slow(most) => fate.delay += Duration::from_micros(dice.below(most.as_micros() as u64)),
                 BusFault::Repeats(n) if dice.once_in(n) => fate.again = Some(Duration::from_millis(dice.below(3_000))),
-                BusFault::Repeats(_) => {}
+                BusFault::Full | BusFault::Fails(_) | BusFault::FailsCall(..) | BusFault::Repeats(_) => {}
             }
         }
         fate
