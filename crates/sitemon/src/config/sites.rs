@@ -4,20 +4,20 @@
 //! whose own keys are equal share one [`Spec`] and one check, found by a hash of those keys before anything is
 //! merged; sites that differ only in what the check does not see (labels, interval) share the check.
 
-use super::Watched;
 use super::sources::{ReadFile, Sources};
+use super::{Compiled, Watched};
 use sitemon_model::site::{PluginChoice, valid_name};
 use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, nearest};
 use sitemon_model::unit::show_duration;
 use sitemon_model::{Site, Spec};
 use sitemon_plugin::Plugin;
-use sitemon_probe::{Check, Common, Files};
+use sitemon_probe::{Common, Files};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 /// What an interval is without one in the file.
 pub const INTERVAL: Duration = Duration::from_mins(1);
@@ -45,7 +45,7 @@ pub struct Sites {
     sources: Sources,
     files: Files,
     defaults: Option<Node>,
-    names: HashMap<Arc<str>, Place>,
+    names: HashMap<Arc<str>, Place, BuildHasherDefault<NameHasher>>,
     specs: HashMap<u128, Shared>,
     checks: HashMap<u128, SharedCheck>,
     /// What was read before of sites like these.
@@ -65,7 +65,7 @@ pub struct Known(HashMap<u128, Shared>);
 #[derive(Debug, Clone)]
 struct Shared {
     spec: Arc<Spec>,
-    check: Arc<dyn Check>,
+    check: Arc<Compiled>,
     /// The files that it names.
     files: Arc<[ReadFile]>,
     /// Whether reading it gave a warning, which is to be repeated for the next site like it.
@@ -75,10 +75,24 @@ struct Shared {
 /// A check, and which keys it took.
 #[derive(Clone)]
 struct SharedCheck {
-    check: Arc<dyn Check>,
+    check: Arc<Compiled>,
     known: Vec<&'static str>,
     /// The files that it names.
     files: Arc<[ReadFile]>,
+}
+
+/// A quick hash for the names of a million sites; who chose them would only slow down the reading of their own file.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Sites {
@@ -91,7 +105,7 @@ impl Sites {
             sources,
             files,
             defaults: None,
-            names: HashMap::new(),
+            names: HashMap::default(),
             specs: HashMap::new(),
             checks: HashMap::new(),
             before,
@@ -377,8 +391,11 @@ impl Sites {
         if check.is_none() && faults.0[told..].iter().all(|fault| fault.warning) {
             faults.error(fields.place(), fields.path(), format!("the kind `{}` made no check of it", kind.name));
         }
-        let shared =
-            SharedCheck { check: check?, known: fields.known()[known..].to_vec(), files: self.sources.take_read() };
+        let shared = SharedCheck {
+            check: Compiled::new(check?),
+            known: fields.known()[known..].to_vec(),
+            files: self.sources.take_read(),
+        };
         if faults.0.len() == told {
             self.checks.insert(key, shared.clone());
         }

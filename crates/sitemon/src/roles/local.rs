@@ -167,11 +167,11 @@ impl Local {
 
     /// Tells the store which sites there are, without waiting for it.
     fn save_sites(&self) {
-        let records: Vec<SiteRecord> = self.sites.iter().map(|watched| watched.record()).collect();
-        let store = self.store.clone();
+        let (store, sites) = (self.store.clone(), self.sites.clone());
         tokio::spawn(async move {
+            let records = || -> Vec<SiteRecord> { sites.iter().map(|watched| watched.record()).collect() };
             let mut told = false;
-            while let Err(error) = store.save_sites(ORIGIN, records.clone()).await {
+            while let Err(error) = store.save_sites(ORIGIN, records()).await {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!("the store does not know the sites yet: {error}");
                 }

@@ -3,7 +3,7 @@
 use crate::scenario::Config;
 use crate::world::World;
 use async_trait::async_trait;
-use sitemon::config::Watched;
+use sitemon::config::{Compiled, Watched};
 use sitemon_model::site::name_hash;
 use sitemon_model::{Cause, Code, Observation, Site, Spec, Timestamp, Verdict, time};
 use sitemon_plugin::Plugin;
@@ -137,5 +137,5 @@ pub fn watched(world: &Arc<World>, config: &Config) -> Watched {
     };
     let url = format!("simulated://{}/", config.host).into();
     let site = Site { name: config.name.clone(), url, spec: Arc::new(spec) };
-    Watched { site, check: Arc::new(Simulated { world: world.clone(), host: config.host }) }
+    Watched { site, check: Compiled::new(Arc::new(Simulated { world: world.clone(), host: config.host })) }
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 const BUSY: Duration = Duration::from_secs(5);
 /// How the file is opened.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+/// Pages kept by a connection. Few: what is read is mostly passed over once, and the memory for more would first have to
+/// be cleared by the system, which takes longer than reading the page again.
+const CACHE_KIB: i64 = 4096;
 /// Connections kept for the next read.
 const IDLE: usize = 4;
 
@@ -127,7 +130,7 @@ fn open(path: &Path) -> Result<Reader<Rows>, Error> {
             return Err(StoreError::Damaged(told).into());
         }
     }
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(Reader::new(Rows::new(connection)?))
 }

@@ -271,7 +271,8 @@ impl State {
             }
         }
         transaction.commit()?;
-        Ok(())
+        // The pages of the sites are not wanted again soon, and with many sites there is nothing else in the cache.
+        Ok(self.connection.execute_batch("PRAGMA shrink_memory")?)
     }
 
     /// See [`crate::Store::begin_run`].
