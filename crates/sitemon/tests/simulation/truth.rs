@@ -212,7 +212,9 @@ impl Judge<'_> {
     /// Whether an observation is what may become of a slot.
     fn acceptable(&self, due: &Due, found: &Observation) -> Result<(), String> {
         let life = &self.notes.lives[due.life];
-        let check = self.checks(due.life, &due.config.name, due.slot, Reason::Schedule).next();
+        // After a step back there may be two, of which one is told of.
+        let apart = |check: &&CheckNote| found.started_at.map(|at| check.began_wall.since(at).abs());
+        let check = self.checks(due.life, &due.config.name, due.slot, Reason::Schedule).min_by_key(apart);
         let jitter = slot::jitter(sitemon_model::site::name_hash(&due.config.name), due.slot, jitter_of(&due.config));
         let (from, to) = (due.at, due.at + jitter);
         // A check that waited for the one before is made as its site is configured then.
@@ -523,9 +525,10 @@ impl LifeNote {
         self.dark.iter().any(|dark| near(dark.0, dark.1)) || self.ahead.iter().skip(1).any(|(at, _)| near(*at, *at))
     }
 
-    /// When the process, at this instant or after it, ran.
+    /// When the process, at this instant or after it, ran and had looked at the clocks.
     fn awake(&self, at: u64) -> u64 {
-        self.dark.iter().find(|dark| (dark.0..=dark.1 + GRAIN).contains(&at)).map_or(at, |dark| dark.1 + SLEEP_MAX_US)
+        let near = |dark: &&(u64, u64)| (dark.0..=dark.1 + SLEEP_MAX_US + GRAIN).contains(&at);
+        self.dark.iter().find(near).map_or(at, |dark| dark.1 + SLEEP_MAX_US)
     }
 
     /// Whether another configuration came into force in this time.
