@@ -2,7 +2,7 @@
 //! may dial and no other.
 
 use sitemon_model::tree::{At, Faults, Node};
-use sitemon_model::{Code, Hop, Job, Observation, Reason, Site, Spec, State, Timestamp, line};
+use sitemon_model::{Cause, Code, Hop, Job, Observation, Reason, Site, Spec, State, Timestamp, line};
 use sitemon_plugin::Plugin;
 use sitemon_probe::memory::Memory;
 use sitemon_probe::policy::Policy;
@@ -193,16 +193,19 @@ fn sound(observation: &Observation) -> Result<(), String> {
 /// stopped within a body, what was seen of it until then depends on how much came at once. With `framed`, so does
 /// all but the verdict: frames behind a breach, and those before it, may have come with it.
 pub(crate) fn told(observation: &Observation, framed: bool) -> String {
-    let stopped = observation.verdict.causes().first().is_some_and(|cause| {
+    let stops = |cause: &Cause| {
         let ended = matches!(
             cause.code,
             Code::WaitReset | Code::WaitClosed | Code::ReceiveReset | Code::ReceiveClosed | Code::BodyTruncated
         );
         matches!(cause.code, Code::BodyDecode | Code::BodyLimit | Code::HttpMalformed | Code::HttpHeaderLimit)
             || framed && ended
-    });
+    };
+    // What stands before it was known before the body came.
+    let known = observation.verdict.causes().iter().position(stops);
+    let stopped = known.is_some();
     let mut told = observation.verdict.as_str().to_owned();
-    for cause in observation.verdict.causes().iter().take(if stopped { 1 } else { usize::MAX }) {
+    for cause in observation.verdict.causes().iter().take(known.map_or(usize::MAX, |at| at + 1)) {
         let _ = match cause.code {
             // That one tells the time.
             Code::ResponseTimeExceeded => write!(told, "; {}", cause.code),
