@@ -4,6 +4,7 @@
 //! pass `conformance`. What is computed is computed in `stats`; a store is asked for as little as possible.
 
 mod block;
+mod postgres;
 mod record;
 mod sqlite;
 mod tables;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// All stores; the first is the default.
-pub const KINDS: &[Kind] = &[sqlite::KIND];
+pub const KINDS: &[Kind] = &[sqlite::KIND, postgres::KIND];
 
 /// A store as it stands in the table.
 #[derive(Debug, Clone, Copy)]

@@ -131,7 +131,7 @@ pub(crate) fn to_bytes(observation: &Observation) -> Vec<u8> {
 }
 
 /// What hardly changes from check to check, read once and shared.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each says whether one number is there")]
 pub(crate) struct Shape {
     /// The observation without its numbers and other parts.
@@ -181,6 +181,11 @@ impl Shape {
     /// Microseconds from slot to slot.
     pub(crate) const fn interval_us(&self) -> u64 {
         self.skeleton.interval_us
+    }
+
+    /// Microseconds that a check may take.
+    pub(crate) const fn timeout_us(&self) -> u64 {
+        self.skeleton.timeout_us
     }
 
     /// What an overview needs of the observation of `numbers`; `None` where they do not fit the
@@ -267,6 +272,11 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    /// Its causes.
+    pub(crate) fn causes(&self) -> &[Cause] {
+        &self.causes
+    }
+
     /// Reads one part into its place; `None` where its bytes are damaged.
     pub(crate) fn set(&mut self, part: usize, bytes: &[u8]) -> Option<()> {
         match part {

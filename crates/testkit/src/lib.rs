@@ -8,6 +8,7 @@
 //! | [`FaultyNames`] | a name server that fails; logs what it was asked |
 //! | [`FaultyProxy`] | CONNECT, absolute form and SOCKS5 on one port, and their failures |
 //! | [`Relay`] | a bad network before a good server |
+//! | [`postgres::Postgres`] | a PostgreSQL server, with TLS |
 //! | [`Authority`] | certificates of the test's own |
 //! | [`fast::FastServer`] | the same page as cheaply as possible, counted, for benchmarks |
 //! | [`demo::Demo`] | a site in each state, with a configuration that watches them |
@@ -60,6 +61,7 @@ mod http2;
 pub mod log;
 mod malformed;
 pub mod names;
+pub mod postgres;
 pub mod proxy;
 pub mod relay;
 mod reply;

@@ -19,7 +19,7 @@ mod column;
 
 use crate::record::{BLOCK_PARTS, Parts, Rest, SLOT, Shape};
 use crate::wire::{put_slice, put_varint, take, take_slice, take_varint, unzigzag, zigzag};
-use sitemon_model::{Observation, Timestamp};
+use sitemon_model::{Cause, Observation, Timestamp};
 use sitemon_stats::{Glance, Held};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -273,6 +273,11 @@ impl<'a> Block<'a> {
             expected = slot.wrapping_add(block.shape(index).interval_us() as i64);
         }
         Some(block)
+    }
+
+    /// The different lists of causes of its observations, in the order in which it numbers them.
+    pub(crate) fn causes(&self) -> impl Iterator<Item = &[Cause]> {
+        self.entries[1].iter().map(Rest::causes)
     }
 
     /// The shape of an observation.

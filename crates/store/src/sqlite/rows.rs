@@ -192,6 +192,8 @@ impl Rows {
 impl Tables for Rows {
     type Error = Error;
 
+    const SHARED_FROM: usize = 4;
+
     fn each_series(&self, after: i64, mut each: impl FnMut(i64, Arc<str>, Arc<str>)) -> Result<(), Error> {
         let mut statement =
             self.connection.prepare_cached("SELECT id, site, location FROM series WHERE id > ? ORDER BY id")?;

@@ -12,6 +12,7 @@ mod since;
 pub(crate) mod span;
 mod statistics;
 
+pub(crate) use load::goes_before;
 pub(crate) use reader::{Reader, Selection};
 pub(crate) use scan::Ahead;
 
@@ -66,6 +67,9 @@ pub(crate) struct Latest {
 pub(crate) trait Tables {
     /// What goes wrong.
     type Error: From<Damaged> + From<std::io::Error>;
+
+    /// How many observations of a block must have a shape for it to be kept outside of the block.
+    const SHARED_FROM: usize;
 
     /// The series whose id is larger than `after`: id, site and location, by their ids.
     fn each_series(&self, after: i64, each: impl FnMut(i64, Arc<str>, Arc<str>)) -> Result<(), Self::Error>;

@@ -26,8 +26,6 @@ const BACKLOG: u64 = 1_000_000;
 const SLICE: u64 = 150_000;
 /// Bytes of finished rows that are put down in one transaction, about.
 const TRANSACTION: usize = 2 << 20;
-/// How many observations of a block must have a shape for it to be kept outside of the block.
-const SHARED_FROM: usize = 4;
 /// Shapes known to be in the file, of which no more than this number are remembered.
 const KNOWN_MAX: usize = 200_000;
 /// For evidence, which is text.
@@ -494,7 +492,7 @@ impl<'r, T: Tables> Series<'r, T> {
                 carried,
                 stored.observations.iter().map(|observation| &**observation),
                 |shape, uses| {
-                    if uses < SHARED_FROM {
+                    if uses < T::SHARED_FROM {
                         return None;
                     }
                     share(tables, known, packed, shape, day).unwrap_or_else(|error| {
