@@ -1,7 +1,7 @@
 # The few things one does with this folder; `make` alone lists them. Each is a script in scripts/ that can be read.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate lint bench bench-check bench-schedule bench-store fuzz soak campaign
+.PHONY: help run demo test simulate lint bench bench-check bench-schedule bench-store fuzz soak campaign services
 
 # How long `make soak` and `make fuzz` are, how large the one is, and what the other feeds.
 MINUTES ?= 5
@@ -25,6 +25,9 @@ demo: ## watch faulty sites of our own: every verdict, no network needed
 
 test: ## everything that is tested; installs what the tests need and says so
 	@scripts/test
+
+services: ## the servers that tests need, to try things by hand: PostgreSQL
+	@scripts/services
 
 simulate: ## checker, bus, writer and store against seeded faults: make simulate SEEDS=100000
 	@SIMULATION_SEEDS=$(SEEDS) cargo test --locked -p sitemon --test simulation -- --nocapture

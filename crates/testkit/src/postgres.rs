@@ -26,28 +26,40 @@ pub const PASSWORD: &str = "secret";
 /// Who must show a certificate of its own instead of a password.
 pub const USER_BY_CERTIFICATE: &str = "certified";
 /// How long a server may take to start or stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running server; stopped, and its folder removed, when this is dropped.
+/// A running server; stopped, and its folder removed, when this is dropped. It does not sync its files: processes are
+/// killed in tests, the machine is not.
 #[derive(Debug)]
 pub struct Postgres {
+    /// Of a server of our own.
     folder: PathBuf,
     programs: PathBuf,
     port: u16,
+    /// How a server that was there already is reached; its databases are removed again.
+    foreign: Option<String>,
+    made: Mutex<Vec<String>>,
     server: Option<Child>,
     /// Ends the server where we die before it.
     guard: Option<Child>,
     databases: AtomicU32,
 }
 
-/// The server that the tests of this process share, while one of them holds it.
+/// The variable that names a server that is there already, with a role that may make databases.
+pub const VARIABLE: &str = "TEST_POSTGRES";
+
+/// The server that the tests of this process share, while one of them holds it: the one that [`VARIABLE`] names, or one
+/// of our own.
 pub fn shared() -> Result<Arc<Postgres>> {
     static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(server) = shared.upgrade() {
         return Ok(server);
     }
-    let server = Arc::new(Postgres::start()?);
+    let server = Arc::new(match std::env::var(VARIABLE) {
+        Ok(dsn) if !dsn.is_empty() => Postgres::foreign(dsn)?,
+        _ => Postgres::start()?,
+    });
     *shared = Arc::downgrade(&server);
     Ok(server)
 }
@@ -57,7 +69,7 @@ impl Postgres {
     pub fn start() -> Result<Self> {
         let programs = programs()?;
         let folder = std::env::temp_dir().join(format!("sitemon-postgres-{}-{}", std::process::id(), unique()));
-        let mut server = Self { folder, programs, port: free_port()?, server: None, guard: None, databases: AtomicU32::new(0) };
+        let mut server = Self::new(folder, programs, free_port()?, None);
         server.prepare()?;
         server.run()?;
         let grant = format!(
@@ -65,6 +77,18 @@ impl Postgres {
         );
         server.sql("postgres", &grant)?;
         Ok(server)
+    }
+
+    /// A server that is there already.
+    fn foreign(dsn: String) -> Result<Self> {
+        let server = Self::new(PathBuf::new(), programs()?, 0, Some(dsn));
+        server.sql("", "SELECT 1").with_context(|| format!("{VARIABLE} names a server that cannot be used"))?;
+        Ok(server)
+    }
+
+    fn new(folder: PathBuf, programs: PathBuf, port: u16, foreign: Option<String>) -> Self {
+        let (made, databases) = (Mutex::default(), AtomicU32::new(0));
+        Self { folder, programs, port, foreign, made, server: None, guard: None, databases }
     }
 
     /// The folder with its socket, its log, and `tls` with the certificates.
@@ -82,23 +106,36 @@ impl Postgres {
         self.port
     }
 
-    /// Makes a database and tells how it is reached, without TLS.
+    /// Makes a database and tells how it is reached; without TLS where the server is our own.
     pub fn database(&self) -> Result<String> {
-        let name = self.database_name();
-        self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {USER}"))?;
-        Ok(format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{name}?sslmode=disable", self.port))
-    }
-
-    /// A name that no database has yet.
-    fn database_name(&self) -> String {
-        format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed))
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let Some(dsn) = &self.foreign else {
+            let name = format!("test_{number}");
+            self.sql("postgres", &format!("CREATE DATABASE {name} OWNER {USER}"))?;
+            return Ok(format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{name}?sslmode=disable", self.port));
+        };
+        let name = format!("sitemon_test_{}_{number}", std::process::id());
+        self.sql("", &format!("CREATE DATABASE {name}"))?;
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        Ok(with_database(dsn, &name))
     }
 
     /// Runs statements as the server's own administrator, and gives what they print.
     pub fn sql(&self, database: &str, statements: &str) -> Result<String> {
         let mut command = Command::new(self.programs.join("psql"));
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h"]).arg(&self.folder);
-        command.args(["-p", &self.port.to_string(), "-U", "postgres", "-d", database, "-c", statements]);
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statements]);
+        match &self.foreign {
+            Some(dsn) if database.is_empty() => command.args(["-d", dsn]),
+            Some(dsn) => command.args(["-d", &with_database(dsn, database)]),
+            None => command.arg("-h").arg(&self.folder).args([
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+                "-d",
+                database,
+            ]),
+        };
         let done = command.output().context("psql cannot be run")?;
         ensure!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
         Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned())
@@ -110,12 +147,16 @@ impl Postgres {
             guard.kill()?;
             guard.wait()?;
         }
-        if let Some(server) = &mut self.server {
-            // Its children notice that it is gone, and end.
+        if let Some(mut server) = self.server.take() {
+            // Its children would finish what they do, and notice only then that it is gone.
+            let children = format!("/proc/{0}/task/{0}/children", server.id());
+            let children = fs::read_to_string(children).unwrap_or_default();
             server.kill()?;
             server.wait()?;
+            for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
-        self.server = None;
         Ok(())
     }
 
@@ -197,7 +238,7 @@ impl Postgres {
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nmax_connections = 60\n\
              ssl = on\nssl_cert_file = '{tls}/server.pem'\nssl_key_file = '{tls}/server.key'\n\
-             ssl_ca_file = '{tls}/ca.pem'\nlog_min_messages = warning\nshared_buffers = 64MB\n",
+             ssl_ca_file = '{tls}/ca.pem'\nlog_min_messages = warning\nshared_buffers = 64MB\nfsync = off\n",
             self.port,
             self.folder.display(),
             tls = tls.display()
@@ -231,9 +272,23 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if self.foreign.is_some() {
+            for name in self.made.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                let _ = self.sql("", &format!("DROP DATABASE {name} WITH (FORCE)"));
+            }
+            return;
+        }
         let _ = self.stop();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A URL of a server with another database.
+fn with_database(dsn: &str, name: &str) -> String {
+    let (head, query) = dsn.split_once('?').map_or((dsn, String::new()), |(head, query)| (head, format!("?{query}")));
+    let authority = head.find("://").map_or(0, |at| at + 3);
+    let end = head[authority..].find('/').map_or(head.len(), |at| authority + at);
+    format!("{}/{name}{query}", &head[..end])
 }
 
 /// The folder of PostgreSQL's programs, the newest that is installed.

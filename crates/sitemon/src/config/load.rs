@@ -33,7 +33,7 @@ const TOP_KEYS: &[&str] = &[
 ];
 
 /// Stores and buses of later versions, which are refused by name.
-pub const STORES_LATER: &[&str] = &["postgres", "redis"];
+pub const STORES_LATER: &[&str] = &["redis"];
 /// See [`STORES_LATER`].
 pub const BUSES_LATER: &[&str] = &["kafka", "zeromq"];
 

@@ -55,6 +55,7 @@ impl Local {
     /// these sites; every slot of theirs is served when this returns.
     pub async fn start(options: Options, sites: Vec<Watched>) -> anyhow::Result<Self> {
         let Options { checker, store, flush, retention, version } = options;
+        let location = checker.location.clone();
         let (clock, bus, telemetry) = (checker.clock.clone(), checker.bus.clone(), checker.telemetry.clone());
         let first = Changes::between(&[], sites);
         let rules = Rules::default();
@@ -62,7 +63,7 @@ impl Local {
         let baselines = patiently(|| rules.seed(&*store, clock.wall())).await.context("cannot read the baselines")?;
         let start = RunStart {
             at: clock.wall(),
-            location: checker.location.clone(),
+            location: location.clone(),
             pid: std::process::id(),
             version: version.to_owned(),
         };
@@ -76,6 +77,8 @@ impl Local {
             telemetry: telemetry.clone(),
             rules: rules.clone(),
             baselines,
+            // A store that several processes share has one such bus for each location.
+            stream: format!("observations/{location}"),
         }));
         let checker = Checker::start(checker)?;
         let mut local = Self { clock, bus, store, telemetry, checker, writing, rules, run, sites: Vec::new() };

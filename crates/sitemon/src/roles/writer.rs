@@ -106,14 +106,16 @@ pub struct Options {
     pub rules: Rules,
     /// What they were before.
     pub baselines: Baselines,
+    /// Under which name the store keeps the positions of the bus's partitions: another for each bus.
+    pub stream: String,
 }
 
 /// Reads the bus to its end (it ends when it is closed) and writes what it reads. An error is one that waiting
 /// does not mend.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { clock, bus, store, flush, retention, telemetry, rules, baselines } = options;
+    let Options { clock, bus, store, flush, retention, telemetry, rules, baselines, stream } = options;
     let upkeep = tokio::spawn(keep_up(clock, store.clone(), retention, telemetry.clone()));
-    let result = Writer { bus, store, telemetry, rules, baselines }.write(flush).await;
+    let result = Writer { bus, store, telemetry, rules, baselines, stream }.write(flush).await;
     // It may die anywhere, and the end does not wait for it.
     upkeep.abort();
     result
@@ -125,6 +127,7 @@ struct Writer {
     telemetry: Arc<Telemetry>,
     rules: Rules,
     baselines: Baselines,
+    stream: String,
 }
 
 /// A member of the group of writers.
@@ -145,12 +148,12 @@ enum Trouble {
     Own(#[from] anyhow::Error),
 }
 
-/// The name of a partition among the store's positions.
-fn source(partition: Partition) -> String {
-    format!("observations/{partition}")
-}
-
 impl Writer {
+    /// The name of a partition among the store's positions.
+    fn source(&self, partition: Partition) -> String {
+        format!("{}/{partition}", self.stream)
+    }
+
     /// Reads and writes until the bus is closed. Where the bus fails it joins the group anew, and reads from where
     /// the store stands.
     async fn write(&mut self, flush: Duration) -> anyhow::Result<()> {
@@ -182,7 +185,7 @@ impl Writer {
                 Some(Event::Assigned(assigned)) => {
                     for assignment in assigned {
                         let partition = assignment.partition;
-                        let source = source(partition);
+                        let source = self.source(partition);
                         let at = patiently(|| self.store.position(&source)).await.context("cannot read positions")?;
                         member.expected.insert(partition, at);
                         member.reader.begin(partition, at).await?;
@@ -230,7 +233,7 @@ impl Writer {
         }
         for (partition, (next, observations)) in partitions {
             let Some(expected) = member.expected.get(&partition).copied() else { continue };
-            let advance = Advance { source: source(partition), expected, next };
+            let advance = Advance { source: self.source(partition), expected, next };
             self.append_one(observations, advance).await?;
             member.expected.insert(partition, next);
             let acknowledged = Acknowledged { next, metadata: String::new() };

@@ -551,6 +551,10 @@ fn the_schema_has_exactly_the_keys_that_are_read() {
         let steps: Vec<&str> = path.split('.').filter(|step| !step.is_empty()).collect();
         let mut text = "{\"nobodyknowsthiskey\": 1}".to_owned();
         for step in steps.iter().rev() {
+            let (step, kind) = step.split_once(':').map_or((*step, None), |(step, kind)| (step, Some(kind)));
+            if let Some(kind) = kind {
+                text = text.replacen('{', &format!("{{\"kind\": \"{kind}\", "), 1);
+            }
             text = match step.strip_suffix("[]") {
                 Some("sites") => format!("{{\"sites\": [{}]}}", text.replacen('{', "{\"url\": \"http://a/\", ", 1)),
                 Some(name) => format!("{{\"{name}\": [{text}]}}"),
@@ -571,8 +575,11 @@ fn the_schema_has_exactly_the_keys_that_are_read() {
     }
 }
 
-/// All maps of a schema that allow no other keys, with the path to them and their keys in order.
+/// All maps of a schema that allow no other keys, with the path to them and their keys in order. Where a kind decides
+/// which keys there are, the path says it: `store:postgres.tls`.
 fn closed_maps(schema: &serde_json::Value, path: &str, maps: &mut Vec<(String, Vec<String>)>) {
+    let kind = schema["properties"]["kind"]["enum"][0].as_str().filter(|_| matches!(path, "store" | "bus"));
+    let path = &kind.map_or_else(|| path.to_owned(), |kind| format!("{path}:{kind}"));
     if let Some(properties) = schema["properties"].as_object() {
         if schema["additionalProperties"] == false {
             let mut keys: Vec<String> = properties.keys().cloned().collect();

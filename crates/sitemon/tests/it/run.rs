@@ -56,7 +56,7 @@ impl Monitor {
     }
 
     /// Waits for a line that contains `words`, and gives it.
-    fn wait_for(&mut self, words: &str) -> String {
+    pub fn wait_for(&mut self, words: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -71,7 +71,7 @@ impl Monitor {
         self.said.lock().expect("nobody panics with it").clone()
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the process is there");
     }
@@ -89,7 +89,7 @@ impl Monitor {
         (code, start.elapsed())
     }
 
-    fn wait(&mut self) -> i32 {
+    pub fn wait(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
@@ -127,7 +127,7 @@ fn export(folder: &Path) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn at(value: &Value, key: &str) -> Timestamp {
+pub fn at(value: &Value, key: &str) -> Timestamp {
     Timestamp::parse(value[key].as_str().unwrap_or_default()).expect("a time")
 }
 
@@ -140,7 +140,7 @@ pub fn causes(observation: &Value) -> Vec<&str> {
 }
 
 /// The first and last slot are as they are; between them none is missing and none is there twice.
-fn assert_gapless(observations: &[&Value], site: &str, interval_us: u64) {
+pub fn assert_gapless(observations: &[&Value], site: &str, interval_us: u64) {
     let slots: Vec<Timestamp> = observations.iter().map(|observation| at(observation, "scheduled_at")).collect();
     let (Some(&first), Some(&last)) = (slots.first(), slots.last()) else { panic!("{site} has no observation") };
     let expected: Vec<Timestamp> = slot::slots(name_hash(site), interval_us, first, last.plus(1)).collect();

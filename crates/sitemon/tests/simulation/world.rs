@@ -284,6 +284,7 @@ async fn live(
             telemetry: telemetry.clone(),
             rules: Rules::default(),
             baselines: Baselines::new(),
+            stream: format!("observations/{LOCATION}"),
         }))
     };
     let count = |name: &str| {

@@ -67,13 +67,13 @@ impl Writer {
         batch: &[Arc<Observation>],
         advance: Option<&Advance>,
     ) -> Result<(), Error> {
-        let session = match self.session.take().filter(|session| !session.client.is_closed()) {
-            Some(session) => session,
-            None => {
-                let session = pool.get().await?;
-                schema::check(schema::version(&session).await?, name_of(pool))?;
-                session
-            }
+        let known = self.session.take().filter(|session| !session.client.is_closed());
+        let session = if let Some(session) = known {
+            session
+        } else {
+            let session = pool.get().await?;
+            schema::check(schema::version(&session).await?, name_of(pool))?;
+            session
         };
         let ids = self.ids(&session, batch).await?;
         let rows = self.rows(batch, &ids);
@@ -138,11 +138,8 @@ impl Writer {
             let locations = series.get(&o.site)?;
             locations.iter().find(|(location, _)| *location == o.location).map(|(_, id)| *id)
         };
-        let mut unknown: Vec<(&str, &str)> = batch
-            .iter()
-            .filter(|o| find(&self.series, o).is_none())
-            .map(|o| (&*o.site, &*o.location))
-            .collect();
+        let mut unknown: Vec<(&str, &str)> =
+            batch.iter().filter(|o| find(&self.series, o).is_none()).map(|o| (&*o.site, &*o.location)).collect();
         unknown.sort_unstable();
         unknown.dedup();
         if !unknown.is_empty() {
@@ -317,8 +314,6 @@ async fn save_status(session: &Session, batch: &[Arc<Observation>], ids: &[i32])
         WHERE excluded.slot > s.slot OR excluded.slot = s.slot
             AND ((excluded.verdict = 3)::integer, coalesce(excluded.lag_us, 9223372036854775807), excluded.record)
               < ((s.verdict = 3)::integer, coalesce(s.lag_us, 9223372036854775807), s.record)";
-    session
-        .execute(sql, &[&series, &slots, &verdicts, &responses, &lags, &statuses, &causes, &records])
-        .await?;
+    session.execute(sql, &[&series, &slots, &verdicts, &responses, &lags, &statuses, &causes, &records]).await?;
     Ok(())
 }

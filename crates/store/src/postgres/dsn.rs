@@ -70,9 +70,8 @@ pub(super) fn read(dsn: &str, material: Option<Material>, base: &Path) -> Result
     }
     config.keepalives_idle(UNANSWERED);
 
-    let file = |path: &str| {
-        std::fs::read(base.join(path)).map_err(|error| format!("{path} cannot be read: {}", error.kind()))
-    };
+    let file =
+        |path: &str| std::fs::read(base.join(path)).map_err(|error| format!("{path} cannot be read: {}", error.kind()));
     let given = material.is_some();
     let mut material = material.unwrap_or_default();
     if let Some(path) = taken.root.filter(|path| path != "system") {
@@ -108,7 +107,16 @@ pub(super) fn read(dsn: &str, material: Option<Material>, base: &Path) -> Result
 /// The DSN without the options that are ours, and those.
 fn split(dsn: &str) -> (String, Taken) {
     let mut taken = Taken::default();
-    if dsn.starts_with("postgres://") || dsn.starts_with("postgresql://") {
+    if let Some((scheme, rest)) =
+        dsn.split_once("://").filter(|(scheme, _)| matches!(*scheme, "postgres" | "postgresql"))
+    {
+        // Of several `@` the last one ends the password, whether the others are encoded or not.
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let encoded = match authority.rsplit_once('@') {
+            Some((user, host)) => format!("{scheme}://{}@{host}{path}", user.replace('@', "%40")),
+            None => dsn.to_owned(),
+        };
+        let dsn = &*encoded;
         let Some((head, query)) = dsn.split_once('?') else { return (dsn.to_owned(), taken) };
         let kept: Vec<&str> = query
             .split('&')
@@ -212,10 +220,8 @@ fn hide(dsn: &str) -> String {
             .filter(|option| !option.is_empty())
             .map(|option| if option.starts_with("password=") { "password=***".to_owned() } else { option.to_owned() })
             .collect();
-        return match options.is_empty() {
-            true => format!("{scheme}://{head}"),
-            false => format!("{scheme}://{head}?{}", options.join("&")),
-        };
+        let options = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+        return format!("{scheme}://{head}{options}");
     }
     let shown = pairs(dsn).into_iter().map(|(name, _, whole)| match &*name {
         "password" => "password=***".to_owned(),
@@ -253,7 +259,7 @@ mod tests {
             "PostgreSQL at 127.0.0.1:5432/metrics | postgresql://monitor:***@127.0.0.1/metrics?sslmode=disable&connect_timeout=3 | Disable plain",
         );
         check(
-            "host=/run/pg user=monitor password='it''s' dbname=sites sslmode=verify-full",
+            "host=/run/pg user=monitor password='it\\'s' dbname=sites sslmode=verify-full",
             "PostgreSQL at /run/pg:5432/sites | host=/run/pg user=monitor password=*** dbname=sites sslmode=verify-full | Disable plain",
         );
         check("postgres://u@h/d", "PostgreSQL at h:5432/d | postgres://u@h/d | Prefer tls");

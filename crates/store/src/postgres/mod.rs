@@ -1,8 +1,7 @@
 //! `postgres`: a server of PostgreSQL 12 or newer, in a schema of our own, for any number of writers and readers.
 //!
 //! Arrivals lie as rows, in pieces by the time of their arrival ([`append`]); whoever holds an advisory lock packs the
-//! closed ones into blocks ([`pack`]). What both mean is said in [`crate::tables`]. Functions in the database
-//! unpack blocks, so that all of it can be asked for in SQL.
+//! closed ones into blocks ([`pack`]). What both mean is said in [`crate::tables`].
 
 mod append;
 mod dsn;

@@ -25,7 +25,12 @@ const LOCK: i64 = 0x536d_4f70;
 const PATIENCE: &str = "2s";
 
 /// See [`crate::Store::maintain`].
-pub(super) fn maintain(pool: &Pool, readers: &Readers, packer: &mut Packer, upkeep: &Upkeep) -> Result<Upkept, StoreError> {
+pub(super) fn maintain(
+    pool: &Pool,
+    readers: &Readers,
+    packer: &mut Packer,
+    upkeep: &Upkeep,
+) -> Result<Upkept, StoreError> {
     let name = name_of(pool);
     let reader = readers.get().map_err(|error| error.of(name))?;
     let tables = &reader.tables;
@@ -45,7 +50,9 @@ pub(super) fn maintain(pool: &Pool, readers: &Readers, packer: &mut Packer, upke
     let packing = Packing { name, reader: RefCell::new(reader) };
     let done = match upkeep {
         Upkeep::Pack { now, everything } => packer.pack(&packing, now.0, *everything)?,
-        Upkeep::Prune { now, retention } => packing.write(async |session| prune_all(session, *now, *retention).await)?,
+        Upkeep::Prune { now, retention } => {
+            packing.write(async |session| prune_all(session, *now, *retention).await)?
+        }
         Upkeep::Reclaim => packing.write(async |session| reclaim(session).await)?,
     };
     // The connection goes, and the lock with it.
@@ -161,9 +168,8 @@ async fn newest(session: &Session) -> Result<i32, Error> {
 
 /// Begins a transaction that holds a lock on a piece; where that would take too long, there is none.
 async fn locked(session: &Session, piece: i32, mode: &str) -> Result<bool, Error> {
-    let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE sitemon.arrivals_{piece} IN {mode} MODE"
-    );
+    let sql =
+        format!("BEGIN; SET LOCAL lock_timeout = '{PATIENCE}'; LOCK TABLE sitemon.arrivals_{piece} IN {mode} MODE");
     match session.batch(&sql).await {
         Ok(()) => Ok(true),
         Err(Error::Sql(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -226,17 +232,14 @@ async fn write(session: &Session, packed: Packed) -> Result<(), Error> {
     }
     for (slot, series, data) in &evidence {
         let series = *series as i32;
-        match data {
-            Some(data) => {
-                let sql = "INSERT INTO sitemon.evidence(slot, series, data) VALUES($1, $2, $3)
-                           ON CONFLICT(slot, series) DO UPDATE SET data = excluded.data";
-                session.execute(sql, &[slot, &series, data]).await?
-            }
-            None => {
-                let sql = "DELETE FROM sitemon.evidence WHERE slot = $1 AND series = $2";
-                session.execute(sql, &[slot, &series]).await?
-            }
-        };
+        if let Some(data) = data {
+            let sql = "INSERT INTO sitemon.evidence(slot, series, data) VALUES($1, $2, $3)
+                       ON CONFLICT(slot, series) DO UPDATE SET data = excluded.data";
+            session.execute(sql, &[slot, &series, data]).await?;
+        } else {
+            let sql = "DELETE FROM sitemon.evidence WHERE slot = $1 AND series = $2";
+            session.execute(sql, &[slot, &series]).await?;
+        }
     }
     let renewed = || latest.iter().filter_map(|packed| Some((packed, packed.record.as_ref()?)));
     let series: Vec<i32> = renewed().map(|(packed, _)| packed.series as i32).collect();
@@ -284,9 +287,7 @@ async fn save_shapes(session: &Session, shapes: &[(i64, i64, Box<[u8]>)]) -> Res
         let sql = "INSERT INTO sitemon.shapes AS s(id, seen_day, data, columns, interval_us, timeout_us, scheduled)
                    VALUES($1, $2, $3, $4, $5, $6, $7)
                    ON CONFLICT(id) DO UPDATE SET seen_day = greatest(s.seen_day, excluded.seen_day)";
-        session
-            .execute(sql, &[&id, &day, &data, &columns, &interval, &timeout, &shape.is_scheduled()])
-            .await?;
+        session.execute(sql, &[&id, &day, &data, &columns, &interval, &timeout, &shape.is_scheduled()]).await?;
     }
     Ok(())
 }
@@ -295,7 +296,8 @@ async fn save_shapes(session: &Session, shapes: &[(i64, i64, Box<[u8]>)]) -> Res
 /// no observation has any.
 fn causes_of(span: Span, index: i64, data: &[u8]) -> Result<Option<String>, Error> {
     let shape = std::sync::Arc::new(Shape::default());
-    let block = Block::read(Timestamp(span.start(index)), data, |_| Some(shape.clone())).ok_or(Error::Damaged("a block"))?;
+    let block =
+        Block::read(Timestamp(span.start(index)), data, |_| Some(shape.clone())).ok_or(Error::Damaged("a block"))?;
     let lists: Vec<String> = block.causes().map(|causes| join(causes).unwrap_or_default()).collect();
     Ok((!lists.is_empty()).then(|| lists.join("\n")))
 }
@@ -367,7 +369,8 @@ async fn prune_all(session: &Session, now: Timestamp, retention: Retention) -> R
 /// See [`Upkeep::Reclaim`]. The server's own cleaning makes room for reuse; this gives back what is free at the end.
 async fn reclaim(session: &Session) -> Result<Upkept, Error> {
     let before = bytes(session).await?;
-    for table in ["hour_blocks", "day_blocks", "hour_rollups", "day_rollups", "shapes", "evidence", "latest", "status"] {
+    for table in ["hour_blocks", "day_blocks", "hour_rollups", "day_rollups", "shapes", "evidence", "latest", "status"]
+    {
         session.batch(&format!("VACUUM (ANALYZE) sitemon.{table}")).await?;
     }
     Ok(Upkept { freed_bytes: before.saturating_sub(bytes(session).await?), ..Upkept::default() })

@@ -88,9 +88,9 @@ pub(super) fn snapshot<T>(
     work: impl FnOnce(&mut Reader<Rows>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     reader.tables.renew();
-    reader.tables.batch(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE sitemon.arrivals IN ACCESS SHARE MODE",
-    )?;
+    reader
+        .tables
+        .batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE sitemon.arrivals IN ACCESS SHARE MODE")?;
     reader.refresh()?;
     let done = work(reader)?;
     reader.tables.batch("COMMIT")?;
@@ -179,11 +179,8 @@ impl Rows {
             return Ok(batches);
         }
         let rows = self.query("SELECT count, first_slot, last_slot FROM sitemon.batches", &[])?;
-        let batch = |row: &Row| Batch {
-            count: row.get::<_, i64>(0) as u64,
-            first_slot: row.get(1),
-            last_slot: row.get(2),
-        };
+        let batch =
+            |row: &Row| Batch { count: row.get::<_, i64>(0) as u64, first_slot: row.get(1), last_slot: row.get(2) };
         Ok(self.batches.get_or_init(|| rows.iter().map(batch).collect()))
     }
 
@@ -406,10 +403,7 @@ impl Tables for Rows {
         Ok(found)
     }
 
-    fn each_latest(
-        &self,
-        mut each: impl FnMut(i64, &[u8], Option<&[u8]>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn each_latest(&self, mut each: impl FnMut(i64, &[u8], Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error> {
         let sql = "SELECT l.series, l.record, e.data FROM sitemon.latest l
                    LEFT JOIN sitemon.evidence e ON e.slot = l.slot AND e.series = l.series";
         self.each(sql, |row| each(row.get::<_, i32>(0).into(), row.get(1), row.get(2)))

@@ -47,7 +47,8 @@ pub(super) fn client(verify: Verify, material: &Material) -> Result<Arc<ClientCo
         match &material.ca {
             Some(pem) => {
                 for certificate in CertificateDer::pem_slice_iter(pem) {
-                    let certificate = certificate.map_err(|error| format!("the authorities cannot be read: {error}"))?;
+                    let certificate =
+                        certificate.map_err(|error| format!("the authorities cannot be read: {error}"))?;
                     roots.add(certificate).map_err(|error| format!("an authority cannot be used: {error}"))?;
                 }
             }
