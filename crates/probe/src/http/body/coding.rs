@@ -216,7 +216,8 @@ fn step(stages: &mut [Stage], input: &mut &[u8], out: &mut [u8]) -> Result<Progr
             let inner = &mut before[before.len() - 1];
             inner.output = between;
             match progress? {
-                Progress::Wrote(0) => return Ok(Progress::Wrote(0)),
+                // What it took in before may be more than went into the output then.
+                Progress::Wrote(0) => return last.run(&mut &[][..], out),
                 Progress::Wrote(count) => (inner.start, inner.end) = (0, count),
                 Progress::Grew => return Ok(Progress::Grew),
             }

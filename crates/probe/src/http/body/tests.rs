@@ -325,6 +325,28 @@ fn nothing_is_claimed_about_what_did_not_come() {
     assert_eq!(&*seen.start, "hello");
 }
 
+/// What one coding has still to give when the one around it has come to its end, at each border of a step.
+#[test]
+fn stacked_codings_give_all_they_have() {
+    let codings = ["gzip", "deflate", "br", "zstd"];
+    let page: Vec<u8> =
+        (0..2 * STEP_BYTES + 70).map(|at| b"shop, basket: <p>5 items</p> "[at % 29 * (1 + at % 3) % 29]).collect();
+    for outer in codings {
+        for inner in codings {
+            for size in (STEP_BYTES - 2..STEP_BYTES + 60).chain(2 * STEP_BYTES - 2..2 * STEP_BYTES + 60) {
+                let wire = coding::encode(&[inner, outer], &page[..size]).unwrap();
+                for part in [wire.len(), 7] {
+                    let stacked = [inner, outer];
+                    let seen = seen(ExpectBody::default(), Limits::default(), &head(None, &stacked), &wire, part);
+                    let told = format!("{size} bytes by {inner}, {outer} in parts of {part}");
+                    assert_eq!(seen.faults, [], "{told}");
+                    assert_eq!(seen.body.decoded_bytes, size as u64, "{told}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_start_ends_before_a_character_that_does_not_fit() {
     let start = "x".repeat(START_BYTES - 1);
