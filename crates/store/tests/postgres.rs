@@ -1,8 +1,10 @@
 //! The driver `postgres`, against a server of its own: what the suite of all drivers does not ask.
 
 use serde_json::json;
+use sitemon_model::time::{HOUR, SECOND};
+use sitemon_model::timeline::Phase;
 use sitemon_model::tree::{At, Faults, Node};
-use sitemon_model::{Observation, Timestamp, line};
+use sitemon_model::{Observation, Reason, Timestamp, line};
 use sitemon_store::sample::{EPOCH, Sample};
 use sitemon_store::{Access, Advance, Config, KINDS, Scan, Store, StoreError, Upkeep, Window};
 use sitemon_testkit::postgres::{self, Postgres};
@@ -294,4 +296,91 @@ async fn killed_at_any_time_nothing_is_lost_or_twice() {
         store.close().await;
     }
     assert!(acknowledged > 20 * 137);
+}
+
+/// What `sitemon.observations` shall say of an observation, as one line.
+fn told(o: &Observation) -> String {
+    let phase = |phase| {
+        let times: Vec<u64> = o.hops.iter().filter_map(|hop| hop.phases.get(phase)).map(|time| time.us).collect();
+        (!times.is_empty()).then(|| times.iter().sum::<u64>())
+    };
+    let show = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let causes: Vec<String> = o.verdict.causes().iter().map(|cause| cause.code.to_string()).collect();
+    let mut told = vec![
+        o.site.to_string(),
+        o.location.to_string(),
+        o.scheduled_at.0.to_string(),
+        show(o.started_at.map(|at| at.0 as u64)),
+        if o.reason == Reason::Schedule { "schedule".to_owned() } else { "request".to_owned() },
+        ["up", "degraded", "down", "unknown"][usize::from(o.verdict.number())].to_owned(),
+        if causes.is_empty() { "-".to_owned() } else { causes.join(",") },
+        show(o.response_time_us),
+        show(o.status.map(u64::from)),
+        show(o.body.map(|body| body.wire_bytes)),
+        show(o.body.map(|body| body.decoded_bytes)),
+    ];
+    told.extend(Phase::ALL.map(|of| show(phase(of))));
+    told.extend([o.interval_us.to_string(), o.timeout_us.to_string()]);
+    told.join("|")
+}
+
+/// The same, asked in SQL.
+const TOLD: &str = "SELECT concat_ws('|', site, location, sitemon.micros(scheduled_at),
+    coalesce(sitemon.micros(started_at)::text, '-'), reason, verdict, coalesce(array_to_string(causes, ','), '-'),
+    coalesce(response_time_us::text, '-'), coalesce(status::text, '-'), coalesce(wire_bytes::text, '-'),
+    coalesce(decoded_bytes::text, '-'), coalesce(dns_us::text, '-'), coalesce(connect_us::text, '-'),
+    coalesce(proxy_us::text, '-'), coalesce(tls_us::text, '-'), coalesce(send_us::text, '-'),
+    coalesce(wait_us::text, '-'), coalesce(receive_us::text, '-'), interval_us, timeout_us) FROM ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_observation_is_seen_in_sql() {
+    let server = server();
+    let dsn = server.database().unwrap();
+    let store = of(&dsn).open(Access::Write("run")).await.unwrap();
+    let mut sample = Sample::new(77);
+    let mut all: Vec<Arc<Observation>> = Vec::new();
+    // Two hours at 15 s, in which all may happen; one site seldom, so by the day; one that changes its interval.
+    for (site, step, count) in [("often", 15, 480), ("seldom", 300, 24), ("changed", 15, 100), ("changed2", 120, 30)] {
+        for slot in 0..count {
+            let at = EPOCH.plus(slot * step * SECOND + 7);
+            let site: Arc<str> = site.trim_end_matches('2').into();
+            let at = if step == 120 { at.plus(HOUR) } else { at };
+            all.push(Arc::new(sample.mixed(&site, &"default".into(), at, (step * SECOND) as u64)));
+        }
+    }
+    all.sort_by_key(|observation| (observation.site.clone(), observation.scheduled_at));
+    let database = dsn.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let ask = |sql: &str| -> Vec<String> {
+        server.sql(database, sql).unwrap().lines().map(str::to_owned).filter(|line| !line.is_empty()).collect()
+    };
+    let expected: Vec<String> = all.iter().map(|observation| told(observation)).collect();
+    let view = format!("{TOLD} sitemon.observations ORDER BY site, location, scheduled_at");
+    let late: Vec<_> = all.iter().step_by(5).cloned().collect();
+    let on_time: Vec<_> = all.iter().enumerate().filter(|(at, _)| at % 5 != 0).map(|(_, o)| o.clone()).collect();
+    store.append(on_time, None).await.unwrap();
+    store.maintain(Upkeep::Pack { now: EPOCH.plus(HOUR + 100 * SECOND), everything: false }).await.unwrap();
+    // Late ones, and some once more.
+    store.append(late, None).await.unwrap();
+    store.append(all[..50].to_vec(), None).await.unwrap();
+    for round in ["arriving", "packed"] {
+        let found = ask(&view);
+        for (at, line) in expected.iter().enumerate() {
+            assert_eq!(found.get(at), Some(line), "{round}, line {at}");
+        }
+        assert_eq!(found.len(), expected.len(), "{round}");
+        let (from, to) = (EPOCH.plus(HOUR / 2), EPOCH.plus(HOUR + HOUR / 4));
+        for name in ["often", "seldom", "changed"] {
+            let span = format!("sitemon.instant({}), sitemon.instant({})", from.0, to.0);
+            let sql = format!("{TOLD} sitemon.observations('{name}', {span}) ORDER BY scheduled_at");
+            let inside = |o: &&Arc<Observation>| *o.site == *name && o.scheduled_at >= from && o.scheduled_at < to;
+            let expected: Vec<String> = all.iter().filter(inside).map(|o| told(o)).collect();
+            assert!(!expected.is_empty());
+            assert_eq!(ask(&sql), expected, "{round} {name}");
+        }
+        store.maintain(Upkeep::Pack { now: EPOCH, everything: true }).await.unwrap();
+    }
+    // Filtered by site, only its blocks are read.
+    let plan = ask("EXPLAIN (COSTS OFF) SELECT count(*) FROM sitemon.observations WHERE site = 'seldom'");
+    let plan = plan.join("\n");
+    assert!(plan.contains("site = 'seldom'"), "{plan}");
 }

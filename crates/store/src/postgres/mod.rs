@@ -1,7 +1,8 @@
 //! `postgres`: a server of PostgreSQL 12 or newer, in a schema of our own, for any number of writers and readers.
 //!
 //! Arrivals lie as rows, in pieces by the time of their arrival ([`append`]); whoever holds an advisory lock packs the
-//! closed ones into blocks ([`pack`]). What both mean is said in [`crate::tables`].
+//! closed ones into blocks ([`pack`]). What both mean is said in [`crate::tables`]. Functions in
+//! the database unpack blocks (`schema/functions.sql`), so that all of it can be asked for in SQL.
 
 mod append;
 mod dsn;

@@ -8,7 +8,7 @@ use super::session::{Error, Session};
 use crate::StoreError;
 
 /// The migrations, the first makes version 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[concat!(include_str!("schema/1.sql"), include_str!("schema/functions.sql"))];
 
 /// The version that this program writes.
 const VERSION: u32 = MIGRATIONS.len() as u32;
