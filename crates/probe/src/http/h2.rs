@@ -86,6 +86,7 @@ impl H2 {
             Ok(begun) => begun,
             Err(error) => return Err(self.cause(Some(&error), Phase::Send)),
         };
+        lock(&self.tap).stream = response.stream_id().as_u32();
         if !body.is_empty() {
             // An answer before the end of the body may come with a reset that only says so.
             let sending = async {
@@ -207,6 +208,8 @@ struct Tap {
     came: usize,
     /// The first bytes of its content: the codes of a reset and of a farewell stand there.
     start: [u8; 8],
+    /// The stream of the request.
+    stream: u32,
     /// When the first header of an answer began to come, since that was last forgotten.
     began: Option<Instant>,
     /// Whether the answer to a request has not come yet.
@@ -249,7 +252,7 @@ impl Tap {
                 if self.left == 0 || self.is_control() {
                     self.control_bytes += 9;
                 }
-                if self.head[3] == HEADERS {
+                if self.head[3] == HEADERS && self.is_ours() {
                     self.header_blocks += 1;
                     self.began.get_or_insert_with(Instant::now);
                 }
@@ -259,7 +262,7 @@ impl Tap {
                 self.start[self.came.min(7)] = *byte;
                 self.came += 1;
             }
-            if matches!(self.head[3], HEADERS | CONTINUATION) {
+            if matches!(self.head[3], HEADERS | CONTINUATION) && self.is_ours() {
                 self.header_bytes += count as u64;
             }
             // As they come: a frame that only claims to be long is for the library to refuse.
@@ -291,6 +294,13 @@ impl Tap {
     /// Whether the answer's header, with all interim ones before it, is longer than allowed.
     fn is_too_long(&self) -> bool {
         self.waits && (self.header_bytes > self.header_bytes_max || self.header_blocks > BLOCKS_MAX)
+    }
+
+    /// Whether the frame that is being read is of the request's stream; what comes for others is for the library to
+    /// refuse.
+    fn is_ours(&self) -> bool {
+        let [.., a, b, c, d] = self.head;
+        u32::from_be_bytes([a & 0x7f, b, c, d]) == self.stream
     }
 
     /// Whether the frame that is being read carries nothing of an answer.
@@ -467,11 +477,13 @@ mod tests {
         bytes.extend([0, 0, 10, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         bytes.extend([0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         bytes.extend([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11]);
+        // The headers of another stream are none of this answer.
+        bytes.extend([0, 0, 2, HEADERS, 4, 0, 0, 0, 3, 9, 9]);
         for size in 1..=bytes.len() {
-            let mut tap = Tap::default();
+            let mut tap = Tap { stream: 1, ..Tap::default() };
             bytes.chunks(size).for_each(|piece| tap.walk(piece));
             assert_eq!((tap.reset, tap.farewell, tap.header_bytes), (Some(2), Some(11), 3), "{size}");
-            assert!(tap.began.is_some());
+            assert!(tap.began.is_some() && tap.header_blocks == 1);
         }
     }
 
