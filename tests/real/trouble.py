@@ -119,11 +119,12 @@ def asked(port, path):
 def locked_at_the_start(folder):
     """A database that is locked when `run` starts is waited for, and said to be, also by /readyz; a stop is heard
     meanwhile."""
+    metrics = free_port()
     config = write_config(
         folder / "sites.json",
         [{"name": "a", "url": "http://127.0.0.1:1/", "interval": 1}],
         store={"kind": "sqlite", "path": "sites.db"},
-        metrics={"listen": f"127.0.0.1:{(metrics := free_port())}"},
+        metrics={"listen": f"127.0.0.1:{metrics}"},
     )
     with Sitemon(config, folder) as first:
         assert asked(metrics, "/readyz") == (200, "ready\n")
