@@ -282,6 +282,18 @@ struct Connection {
     /// Waits for room to write.
     blocked: bool,
     counted: bool,
+    /// The other side asks that it be closed after the answer...
+    closes: bool,
+    /// ...which is under way or given.
+    last: bool,
+}
+
+impl Connection {
+    /// Whether it was answered for the last time (RFC 9112, 9.6), and the answer is out.
+    fn is_over(&self) -> bool {
+        let sent = self.tls.as_ref().map_or(self.sent == usize::MAX, |tls| !tls.wants_write());
+        self.last && sent
+    }
 }
 
 impl Serving {
@@ -342,6 +354,8 @@ impl Serving {
                 entry: None,
                 blocked: false,
                 counted: false,
+                closes: false,
+                last: false,
             };
             let slot = self.free.pop().unwrap_or_else(|| {
                 self.connections.push(None);
@@ -369,7 +383,7 @@ impl Serving {
     }
 
     fn put_back(&mut self, slot: usize, mut connection: Connection, alive: bool) {
-        if alive && self.watch(slot, &mut connection).is_ok() {
+        if alive && !connection.is_over() && self.watch(slot, &mut connection).is_ok() {
             self.connections[slot] = Some(connection);
         } else {
             if connection.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
@@ -477,6 +491,7 @@ impl Serving {
     fn request(&mut self, connection: &mut Connection, slot: usize, head: &[u8]) -> io::Result<()> {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let arrived = Instant::now();
+        connection.closes = asks_to_close(head);
         if self.log {
             let path = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
             let mut noted = lock(&self.shared.noted[self.thread]);
@@ -511,8 +526,14 @@ impl Serving {
             lock(&self.shared.noted[self.thread]).entries[entry].answered_at_us = now_us();
         }
         if let Some(tls) = &mut connection.tls {
-            return tls.writer().write_all(&self.answer);
+            tls.writer().write_all(&self.answer)?;
+            if connection.closes {
+                tls.send_close_notify();
+            }
+            connection.last = connection.closes;
+            return Ok(());
         }
+        connection.last = connection.closes;
         if connection.sent < self.answer.len() {
             // Requests in a pipeline, faster than their answers go out: no client of ours does that.
             return Err(ErrorKind::InvalidData.into());
@@ -564,6 +585,12 @@ impl Serving {
             &Itimerspec { it_interval: none, it_value: value },
         );
     }
+}
+
+/// Whether a head has the line by which a client says that it will ask nothing more, as clients write it.
+fn asks_to_close(head: &[u8]) -> bool {
+    const LINE: &[u8] = b"\nconnection: close\r";
+    head.windows(LINE.len()).any(|window| window.eq_ignore_ascii_case(LINE))
 }
 
 fn write_tls(connection: &mut Connection) -> io::Result<()> {

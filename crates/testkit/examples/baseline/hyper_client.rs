@@ -172,7 +172,8 @@ async fn check(client: &Client, site: &Site) -> Result<(u16, bool)> {
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(stream: S, site: &Site) -> Result<(u16, bool)> {
     let (mut sender, connection) = http1::handshake::<_, String>(Io(stream)).await?;
     let asking = async move {
-        let request = Request::get(site.path.as_str()).header("host", site.host.as_str()).body(String::new())?;
+        let request = Request::get(site.path.as_str()).header("host", site.host.as_str()).header("connection", "close");
+        let request = request.body(String::new())?;
         let answer = sender.send_request(request).await?;
         let status = answer.status().as_u16();
         let body = collect(answer.into_body()).await?;
