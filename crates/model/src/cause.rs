@@ -202,6 +202,11 @@ codes! {
 }
 
 impl Code {
+    /// Whether it says that no check was made, so that nothing was learnt of the site.
+    pub const fn is_skip(self) -> bool {
+        matches!(self, Self::SkippedOverload | Self::SkippedOverlap | Self::SkippedHandover)
+    }
+
     /// Whether it says that the site took too long: where the time was lost by ourselves, that is not known.
     pub const fn is_slowness(self) -> bool {
         matches!(
@@ -244,6 +249,7 @@ mod tests {
             assert!(!code.meaning().is_empty());
             let slowness = code.as_str().ends_with(".timeout") || *code == Code::ResponseTimeExceeded;
             assert_eq!(code.is_slowness(), slowness, "{code}");
+            assert_eq!(code.is_skip(), code.as_str().starts_with("skipped."), "{code}");
         }
         assert_eq!(Code::HttpStatus.number(), 501);
     }

@@ -12,7 +12,9 @@ use prometheus_client::registry::{Registry, Unit};
 use sitemon_model::{Body, Code, Observation, Phase, State, Timestamp, Verdict};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The verdicts in the order of their numbers.
 const VERDICTS: [&str; 4] = ["up", "degraded", "down", "unknown"];
@@ -42,6 +44,18 @@ struct KindLabel {
     kind: &'static str,
 }
 
+/// Slots that were recorded without a check are told at most so often.
+const TELL_SKIPPED_EVERY: Duration = Duration::from_secs(10);
+
+/// Slots that were recorded without a check, and not told yet.
+#[derive(Debug, Default)]
+struct Untold {
+    slots: u64,
+    /// Whose the last one was, and why.
+    last: Option<(Arc<str>, &'static str)>,
+    told_at: Option<Instant>,
+}
+
 /// All counters of a process. Cheap to share; the ones on the way of every check are looked up once.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -62,6 +76,7 @@ pub struct Telemetry {
     sites_shown_max: AtomicI64,
     slots_passed: Counter,
     clock_steps: Counter,
+    untold: Mutex<Untold>,
     /// Observations that no acknowledgement has come for.
     pub unacknowledged: Gauge,
     dropped: Counter,
@@ -173,6 +188,7 @@ impl Telemetry {
             sites_shown_max: AtomicI64::new(0),
             slots_passed,
             clock_steps,
+            untold: Mutex::default(),
             unacknowledged,
             dropped,
             batches,
@@ -246,6 +262,29 @@ impl Telemetry {
             Verdict::Down(_) => tracing::warn!(site, verdict, "{site} is down: {causes}"),
             Verdict::Unknown(_) => tracing::warn!(site, verdict, "{site} is unknown: {causes}"),
         }
+    }
+
+    /// A slot was recorded without a check; told by the next [`Telemetry::tell_skipped`].
+    pub fn skipped(&self, site: &Arc<str>, why: &'static str) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.slots += 1;
+        untold.last = Some((site.clone(), why));
+    }
+
+    /// Tells how many slots were recorded without a check since it was told before, not too often: under overload
+    /// there are thousands a second.
+    pub fn tell_skipped(&self) {
+        let (slots, last) = {
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            if untold.told_at.is_some_and(|at| at.elapsed() < TELL_SKIPPED_EVERY) {
+                return;
+            }
+            let Some(last) = untold.last.take() else { return };
+            untold.told_at = Some(Instant::now());
+            (std::mem::take(&mut untold.slots), last)
+        };
+        let (site, why) = (&*last.0, last.1);
+        tracing::warn!(slots, site, "{slots} slots were skipped, the last of {site}: {why}");
     }
 
     /// The clock of the system was set.

@@ -130,6 +130,11 @@ impl Gates {
         Arc::new(Self { total: Seats::new(total), per_host, hosts: Mutex::new(HashMap::new()) })
     }
 
+    /// Whether no more checks may be in flight.
+    pub fn is_full(&self) -> bool {
+        self.total.lock().free == 0
+    }
+
     /// Stands in line for a host, named by a hash of it.
     pub fn turn(self: &Arc<Self>, host: u64) -> Turn {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

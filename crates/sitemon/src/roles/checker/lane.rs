@@ -30,6 +30,9 @@ const FLUSH_AT: usize = 512;
 const OVERLAP_PATIENCE_US: u64 = 100_000;
 /// Slots that are taken from the plan at a time.
 const DUE_MAX: usize = 4096;
+/// How long a lane sleeps at least while as many checks are in flight as may be: setting the alarm for each slot
+/// would cost as much as the slot.
+const FULL_PAUSE_US: u64 = 1_000;
 /// How long a lane with more due than the bus can take waits for it.
 const CROWDED_PAUSE_US: u64 = 5_000;
 
@@ -203,6 +206,8 @@ impl Lane {
                 break;
             }
             let wake = if lane.behind { now.mono + CROWDED_PAUSE_US } else { lane.plan.next_wake() };
+            // What comes due while no check may begin is seen to when one ends, or soon.
+            let wake = if lane.gates.is_full() { wake.max(now.mono + FULL_PAUSE_US) } else { wake };
             let wake = flush_at.map_or(wake, |at| wake.min(at));
             alarm.set(lane.looks.next(now.mono, wake, !lane.active.is_empty()))?;
             tokio::select! {
@@ -221,7 +226,12 @@ impl Lane {
                     fresh += 1;
                 }
                 () = lane.outbox.settle() => {}
-                () = &mut pulse => pulse.as_mut().reset(tokio::time::Instant::now() + PULSE),
+                () = &mut pulse => {
+                    pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
+                    if lane.speaks {
+                        lane.telemetry.tell_skipped();
+                    }
+                }
                 () = until(lane.stopping) => lane.end_what_runs(),
             }
         }
@@ -264,8 +274,11 @@ impl Lane {
                 match kind {
                     Kind::Serve => self.start(id, slot, now),
                     Kind::Missed => {
+                        // Told by `paused`, all at once.
                         let message = "the process was paused, starved or suspended when the slot came";
-                        self.skip(id, slot, Code::SkippedOverload, message);
+                        if let Some(watched) = self.watched(id) {
+                            self.leave_out(id, &watched, slot, Code::SkippedOverload, message);
+                        }
                     }
                 }
             }
@@ -302,7 +315,8 @@ impl Lane {
                 active.task.abort();
                 let (overdue, watched) = (active.slot, active.watched.clone());
                 self.active.remove(&key);
-                self.skip_as(id, &watched, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
+                self.telemetry.skipped(&watched.site.name, WAITED_TOO_LONG);
+                self.leave_out(id, &watched, overdue, Code::SkippedOverload, WAITED_TOO_LONG);
             } else if active.next.is_none() && active.ends_by <= now.mono + OVERLAP_PATIENCE_US {
                 active.next = Some(slot);
                 return;
@@ -398,6 +412,9 @@ impl Lane {
             observation.verdict = verdict;
             observation.response_time_us = None;
         }
+        if observation.started_at.is_none() && observation.verdict.causes().iter().any(|cause| cause.code.is_skip()) {
+            self.telemetry.skipped(&observation.site, WAITED_TOO_LONG);
+        }
         self.record(id, &active.watched.site, observation);
         if let Some(slot) = active.next {
             self.start(id, slot, self.clock.now());
@@ -405,15 +422,19 @@ impl Lane {
         self.release(id);
     }
 
-    /// Records a slot without a check.
-    fn skip(&mut self, id: u32, slot: Timestamp, code: Code, message: &str) {
-        let Some(entered) = self.sites.get(id as usize).and_then(Option::as_ref) else { return };
-        let watched = entered.watched.clone();
-        self.skip_as(id, &watched, slot, code, message);
+    fn watched(&self, id: u32) -> Option<Arc<Watched>> {
+        Some(self.sites.get(id as usize)?.as_ref()?.watched.clone())
+    }
+
+    /// Records a slot without a check, and tells it.
+    fn skip(&mut self, id: u32, slot: Timestamp, code: Code, message: &'static str) {
+        let Some(watched) = self.watched(id) else { return };
+        self.telemetry.skipped(&watched.site.name, message);
+        self.leave_out(id, &watched, slot, code, message);
     }
 
     /// Records a slot without a check, of a site as it was configured when the slot came.
-    fn skip_as(&mut self, id: u32, watched: &Watched, slot: Timestamp, code: Code, message: &str) {
+    fn leave_out(&mut self, id: u32, watched: &Watched, slot: Timestamp, code: Code, message: &str) {
         let mut observation = self.blank(&watched.site, slot, Reason::Schedule);
         observation.verdict = Verdict::Unknown(vec![Cause::new(code, message)]);
         self.record(id, &watched.site, observation);
@@ -445,14 +466,18 @@ impl Lane {
         self.telemetry.observed(&observation, jitter);
         let entry = self.sites.get_mut(id as usize).and_then(Option::as_mut);
         if let Some(entered) = entry.filter(|entered| !entered.gone) {
-            let fingerprint = observation.verdict.fingerprint();
-            let first = !std::mem::replace(&mut entered.seen, true);
-            if fingerprint != entered.last || first && self.tell_first {
-                self.telemetry.verdict_changed(&observation);
+            let skipped = observation.verdict.causes().iter().find(|cause| cause.code.is_skip());
+            // Where nothing was learnt of the site, what was known of it stays.
+            if skipped.is_none() {
+                let fingerprint = observation.verdict.fingerprint();
+                let first = !std::mem::replace(&mut entered.seen, true);
+                if fingerprint != entered.last || first && self.tell_first {
+                    self.telemetry.verdict_changed(&observation);
+                }
+                entered.last = fingerprint;
             }
-            entered.last = fingerprint;
-            let left_out = observation.verdict.causes().iter().any(|cause| cause.code == Code::SkippedOverload);
-            entered.left_out = if left_out { entered.left_out.saturating_add(1) } else { 0 };
+            let overload = skipped.is_some_and(|cause| cause.code == Code::SkippedOverload);
+            entered.left_out = if overload { entered.left_out.saturating_add(1) } else { 0 };
             if let Some(latest) = &mut self.latest {
                 if self.telemetry.shows_sites() {
                     latest.insert(id, Latest::of(&observation));
