@@ -431,7 +431,7 @@ impl Latest {
 }
 
 /// The `probe_*` lines of the sites' last observations. `instance` is the name of the site.
-pub fn encode_latest(mut sites: Vec<(std::sync::Arc<str>, Latest)>) -> String {
+pub fn encode_latest(mut sites: Vec<(Arc<str>, Latest)>) -> String {
     if sites.is_empty() {
         return String::new();
     }

@@ -27,8 +27,6 @@ pub struct Options {
     pub checker: checker::Options,
     /// Where observations go.
     pub store: Arc<dyn Store>,
-    /// The longest time that an observation waits for its transaction.
-    pub flush: Duration,
     /// How long each is kept.
     pub retention: Retention,
     /// The version of the program, for the journal.
@@ -54,8 +52,8 @@ impl Local {
     /// Writes the start into the journal of runs, waiting for a store that is away, and starts both roles with
     /// these sites; every slot of theirs is served when this returns.
     pub async fn start(options: Options, sites: Vec<Watched>) -> anyhow::Result<Self> {
-        let Options { checker, store, flush, retention, version } = options;
-        let location = checker.location.clone();
+        let Options { checker, store, retention, version } = options;
+        let (flush, location) = (checker.flush, checker.location.clone());
         let (clock, bus, telemetry) = (checker.clock.clone(), checker.bus.clone(), checker.telemetry.clone());
         let first = Changes::between(&[], sites);
         let rules = Rules::default();
@@ -72,7 +70,7 @@ impl Local {
             clock: clock.clone(),
             bus: bus.clone(),
             store: store.clone(),
-            flush,
+            flush: flush - checker::held(flush),
             retention,
             telemetry: telemetry.clone(),
             rules: rules.clone(),

@@ -71,6 +71,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
             lanes: Lanes::Threads,
             pending_max: checker::PENDING_MAX,
             location: config.location.clone(),
+            flush: config.flush,
             limits: config.limits,
             network: config.network.clone(),
             bus,
@@ -80,7 +81,6 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
             tell_first: config.sites.len() <= TELL_FIRST,
         },
         store: store.clone(),
-        flush: config.flush,
         retention: config.retention,
         version,
     };

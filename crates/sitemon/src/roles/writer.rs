@@ -96,7 +96,7 @@ pub struct Options {
     pub bus: Arc<dyn Bus>,
     /// Where they go.
     pub store: Arc<dyn Store>,
-    /// The longest time that an observation waits for its transaction.
+    /// The longest time that an observation waits for its transaction after it was read.
     pub flush: Duration,
     /// How long each is kept.
     pub retention: Retention,

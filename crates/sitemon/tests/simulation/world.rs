@@ -253,6 +253,7 @@ async fn live(
             lanes: Lanes::Tasks(scenario.lanes),
             pending_max: scenario.pending_max,
             location: LOCATION.into(),
+            flush: scenario.flush,
             limits: Limits { checks_in_flight, checks_in_flight_per_host, memory: 64 << 20 },
             network: Policy::default(),
             bus: bus.clone(),
@@ -262,7 +263,6 @@ async fn live(
             tell_first: true,
         },
         store: store.clone(),
-        flush: scenario.flush,
         retention,
         version: "simulation",
     };

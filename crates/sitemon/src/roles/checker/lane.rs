@@ -18,13 +18,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-/// Observations are handed to the bus at least so often.
-const FLUSH_EVERY: Duration = Duration::from_millis(20);
+/// At the end, what the bus did not take is handed over again so often.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// A timer of the runtime's that is always set, and set again so often. One that is earlier than all others wakes
 /// the runtime, even from within, by a write to its own descriptor; the timeouts of a check that runs alone would.
 const PULSE: Duration = Duration::from_secs(1);
 /// Observations are handed to the bus at once when there are so many.
-const FLUSH_AT: usize = 512;
+const FLUSH_AT: usize = 4096;
 /// A check that must end by its timeout within this time of the site's next slot is waited for: a site that
 /// hangs, with a timeout as long as its interval, is down in every slot and not unknown in every other.
 const OVERLAP_PATIENCE_US: u64 = 100_000;
@@ -75,6 +75,8 @@ pub struct Parts {
     pub shared: Box<dyn FnOnce() -> Arc<Shared> + Send>,
     /// Where observations go.
     pub outbox: Outbox,
+    /// Observations are handed over at whole multiples of this, so that those of all lanes come together.
+    pub flush: Duration,
     /// Whether the last observation of each site is kept for `probe_*`.
     pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
@@ -156,8 +158,20 @@ impl Lane {
     /// Runs until it is told to stop, or nobody can tell it anymore; ends when everything it observed is
     /// acknowledged, or with the number of observations that were given up. Needs a current-thread runtime.
     pub async fn run(parts: Parts) -> std::io::Result<u64> {
-        let Parts { clock, location, gates, telemetry, shared, outbox, keep_latest, tell_first, speaks, mut commands } =
-            parts;
+        let Parts {
+            clock,
+            location,
+            gates,
+            telemetry,
+            shared,
+            outbox,
+            flush,
+            keep_latest,
+            tell_first,
+            speaks,
+            mut commands,
+        } = parts;
+        let flush_us = time::micros(flush).max(1);
         let now = clock.now();
         let mut alarm = clock.alarm()?;
         let mut lane = Self {
@@ -200,7 +214,7 @@ impl Lane {
                 (fresh, flush_at) = (0, None);
             }
             if flush_at.is_none() && lane.outbox.is_pending() {
-                flush_at = Some(now.mono + time::micros(FLUSH_EVERY));
+                flush_at = Some((now.mono / flush_us + 1) * flush_us);
             }
             if lane.stopping.is_some() && lane.active.is_empty() {
                 break;
@@ -645,7 +659,7 @@ impl Lane {
     async fn deliver(&mut self) {
         let least = tokio::time::Instant::now() + self.delivery;
         let deadline = self.stopping.map_or(least, |grace| grace.max(least));
-        let mut retry = tokio::time::interval(FLUSH_EVERY);
+        let mut retry = tokio::time::interval(RETRY_EVERY);
         while !self.outbox.is_empty() {
             tokio::select! {
                 biased;

@@ -48,6 +48,8 @@ pub struct Options {
     pub pending_max: usize,
     /// Where this checker runs.
     pub location: Arc<str>,
+    /// The longest time that an observation waits for its transaction; [`held`] of it in its lane.
+    pub flush: Duration,
     /// What all running checks may use.
     pub limits: Limits,
     /// Addresses that are not dialled.
@@ -211,6 +213,12 @@ impl Latests {
     }
 }
 
+/// Of the time that an observation may wait for its transaction, the part that it waits in its lane: most of it,
+/// because each handing over wakes other threads.
+pub fn held(flush: Duration) -> Duration {
+    flush * 3 / 4
+}
+
 /// The lane of a site.
 fn lane_of(name: &str, count: usize) -> usize {
     (sitemon_model::site::name_hash(name) >> 32) as usize % count
@@ -226,6 +234,7 @@ fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: Share
         telemetry: options.telemetry.clone(),
         shared: Box::new(move || Shared::new(shared)),
         outbox: Outbox::new(options.bus.clone(), options.telemetry.clone(), options.pending_max),
+        flush: held(options.flush),
         keep_latest: options.keep_latest,
         tell_first: options.tell_first,
         speaks: index == 0,
