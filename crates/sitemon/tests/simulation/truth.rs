@@ -527,8 +527,9 @@ impl LifeNote {
 
     /// When the process, at this instant or after it, ran and had looked at the clocks.
     fn awake(&self, at: u64) -> u64 {
-        let near = |dark: &&(u64, u64)| (dark.0..=dark.1 + SLEEP_MAX_US + GRAIN).contains(&at);
-        self.dark.iter().find(near).map_or(at, |dark| dark.1 + SLEEP_MAX_US)
+        let set = self.ahead.iter().skip(1).map(|(at, _)| (*at, *at));
+        let near = |dark: &(u64, u64)| (dark.0..=dark.1 + SLEEP_MAX_US + GRAIN).contains(&at);
+        self.dark.iter().copied().chain(set).filter(near).map(|dark| dark.1 + SLEEP_MAX_US).max().unwrap_or(at)
     }
 
     /// Whether another configuration came into force in this time.

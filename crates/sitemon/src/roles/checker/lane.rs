@@ -32,7 +32,7 @@ const OVERLAP_PATIENCE_US: u64 = 100_000;
 const DUE_MAX: usize = 4096;
 /// How long a lane sleeps at least while as many checks are in flight as may be: setting the alarm for each slot
 /// would cost as much as the slot.
-const FULL_PAUSE_US: u64 = 1_000;
+const FULL_PAUSE_US: u64 = 500;
 /// How long a lane with more due than the bus can take waits for it.
 const CROWDED_PAUSE_US: u64 = 5_000;
 
