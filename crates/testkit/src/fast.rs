@@ -282,17 +282,25 @@ struct Connection {
     /// Waits for room to write.
     blocked: bool,
     counted: bool,
-    /// The other side asks that it be closed after the answer...
-    closes: bool,
+    ending: Ending,
+}
+
+/// Whether a connection ends with its answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// There may be another request.
+    Open,
+    /// The other side asks that it be closed after the answer (RFC 9112, 9.6)...
+    Asked,
     /// ...which is under way or given.
-    last: bool,
+    Answered,
 }
 
 impl Connection {
-    /// Whether it was answered for the last time (RFC 9112, 9.6), and the answer is out.
+    /// Whether it was answered for the last time, and the answer is out.
     fn is_over(&self) -> bool {
         let sent = self.tls.as_ref().map_or(self.sent == usize::MAX, |tls| !tls.wants_write());
-        self.last && sent
+        self.ending == Ending::Answered && sent
     }
 }
 
@@ -354,8 +362,7 @@ impl Serving {
                 entry: None,
                 blocked: false,
                 counted: false,
-                closes: false,
-                last: false,
+                ending: Ending::Open,
             };
             let slot = self.free.pop().unwrap_or_else(|| {
                 self.connections.push(None);
@@ -491,7 +498,7 @@ impl Serving {
     fn request(&mut self, connection: &mut Connection, slot: usize, head: &[u8]) -> io::Result<()> {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let arrived = Instant::now();
-        connection.closes = asks_to_close(head);
+        connection.ending = if asks_to_close(head) { Ending::Asked } else { Ending::Open };
         if self.log {
             let path = head.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
             let mut noted = lock(&self.shared.noted[self.thread]);
@@ -525,15 +532,17 @@ impl Serving {
         if let Some(entry) = connection.entry.take() {
             lock(&self.shared.noted[self.thread]).entries[entry].answered_at_us = now_us();
         }
+        let last = connection.ending == Ending::Asked;
+        if last {
+            connection.ending = Ending::Answered;
+        }
         if let Some(tls) = &mut connection.tls {
             tls.writer().write_all(&self.answer)?;
-            if connection.closes {
+            if last {
                 tls.send_close_notify();
             }
-            connection.last = connection.closes;
             return Ok(());
         }
-        connection.last = connection.closes;
         if connection.sent < self.answer.len() {
             // Requests in a pipeline, faster than their answers go out: no client of ours does that.
             return Err(ErrorKind::InvalidData.into());

@@ -70,7 +70,7 @@ impl Local {
             clock: clock.clone(),
             bus: bus.clone(),
             store: store.clone(),
-            flush: flush - checker::held(flush),
+            flush: flush.saturating_sub(checker::held(flush)),
             retention,
             telemetry: telemetry.clone(),
             rules: rules.clone(),
