@@ -6,6 +6,7 @@ mod bytes;
 mod clock;
 mod history;
 mod plain;
+mod postgres;
 
 use sitemon_model::tree::{At, Faults, Node};
 use sitemon_store::{Config, KINDS, StoreError};
@@ -18,7 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "one of:
   append FOLDER ROUNDS OBSERVATIONS BATCH
   bytes FOLDER RECORDED_DATABASE INTERVAL_SECONDS SITES HOURS
-  history FOLDER SITES DAYS DAYS_OF_ONE";
+  history FOLDER SITES DAYS DAYS_OF_ONE
+  postgres DSN ROUNDS BATCH";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["history", folder, sites, days, one] => {
             history::run(Path::new(folder), sites.parse()?, days.parse()?, one.parse()?).await?
         }
+        ["postgres", dsn, rounds, batch] => postgres::run(dsn, rounds.parse()?, batch.parse()?).await?,
         _ => return Err(USAGE.into()),
     };
     println!("{found}");

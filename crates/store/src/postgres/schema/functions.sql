@@ -34,17 +34,40 @@ DECLARE
     place integer := 1;
     places integer[] := '{}';
     highs bigint[] := '{}';
+    left_over bigint;
+    byte integer;
+    shift integer;
     bits bytea;
     mask bigint;
 BEGIN
     SELECT sitemon.signed(v.value), v.next INTO reference, next FROM sitemon.varint(data, at + 1) v;
     IF excepted THEN
-        SELECT v.value, v.next INTO number, next FROM sitemon.varint(data, next) v;
-        FOR i IN 1..number LOOP
-            SELECT place + v.value, v.next INTO place, next FROM sitemon.varint(data, next) v;
+        SELECT v.value, v.next INTO left_over, next FROM sitemon.varint(data, next) v;
+        -- Two numbers for each, read here: a call for each byte of them would cost more than all the rest.
+        WHILE left_over > 0 LOOP
+            byte := get_byte(data, next);
+            next := next + 1;
+            place := place + (byte & 127);
+            shift := 7;
+            WHILE byte > 127 LOOP
+                byte := get_byte(data, next);
+                next := next + 1;
+                place := place + ((byte & 127) << shift);
+                shift := shift + 7;
+            END LOOP;
+            byte := get_byte(data, next);
+            next := next + 1;
+            number := byte & 127;
+            shift := 7;
+            WHILE byte > 127 LOOP
+                byte := get_byte(data, next);
+                next := next + 1;
+                number := number | ((byte & 127)::bigint << shift);
+                shift := shift + 7;
+            END LOOP;
             places := places || place;
-            SELECT v.value, v.next INTO number, next FROM sitemon.varint(data, next) v;
-            highs := highs || (sitemon.signed(number) << width);
+            highs := highs || ((((number >> 1) & 9223372036854775807) # -(number & 1)) << width);
+            left_over := left_over - 1;
         END LOOP;
     END IF;
     IF width = 0 THEN
