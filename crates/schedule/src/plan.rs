@@ -130,7 +130,7 @@ struct Site {
     cadence: u32,
     /// Counts how often the id was given anew; entries of the queue with another number are outdated.
     generation: u32,
-    /// When it came into the plan: a reading of `boot`.
+    /// When it came into the plan: [`Past::lived_at`].
     since: u64,
 }
 
@@ -210,7 +210,8 @@ impl Plan {
             self.jittered[at] = Jittered { hash: entry.hash, slot };
         }
         let generation = self.sites[at].generation.wrapping_add(1);
-        self.sites[at] = Site { cadence: self.cadences.take(cadence), generation, since: self.now.boot };
+        self.sites[at] =
+            Site { cadence: self.cadences.take(cadence), generation, since: self.past.lived_at(self.now.wall) };
         self.count += 1;
         self.queue.push(Reverse(Queued { at: slot, id, generation }));
         pending
@@ -358,7 +359,7 @@ impl Plan {
         }
         step.clock_stepped_us = stepped;
         let reached = std::mem::replace(&mut self.reached, now.wall);
-        self.past.step(reached, resumed, before.boot);
+        self.past.step(reached, resumed);
         let mut queue = std::mem::take(&mut self.queue).into_vec();
         queue.retain_mut(|Reverse(queued)| {
             if !is_current(&self.sites, queued) {
@@ -407,8 +408,8 @@ fn is_current(sites: &[Site], queued: &Queued) -> bool {
 struct Past {
     /// Where the wall clock was at the start or after its last step.
     began: Timestamp,
-    /// The reading of `boot` then.
-    began_boot: u64,
+    /// How long the plan had lived then.
+    began_at: u64,
     /// The stretches before, between steps.
     lived: Vec<Lived>,
     /// The latest end of them.
@@ -417,30 +418,36 @@ struct Past {
     jumped: (Timestamp, Timestamp),
 }
 
-/// A stretch of wall clock without a step, both ends included, and when it began as a reading of `boot`.
+/// A stretch of wall clock without a step, both ends included, and how long the plan had lived when it began.
 #[derive(Debug, Clone, Copy)]
 struct Lived {
     from: Timestamp,
     to: Timestamp,
-    boot: u64,
+    at: u64,
 }
 
 impl Past {
     fn new(now: Now) -> Self {
-        let (began, began_boot) = (now.wall, now.boot);
-        Self { began, began_boot, lived: Vec::new(), until: Timestamp::MIN, jumped: (now.wall, now.wall) }
+        Self { began: now.wall, began_at: 0, lived: Vec::new(), until: Timestamp::MIN, jumped: (now.wall, now.wall) }
     }
 
     /// The clock was stepped when it had `reached` an instant, all slots up to which are handed out or wait for
     /// their jitter; it went on at `resumed`.
-    fn step(&mut self, reached: Timestamp, resumed: Timestamp, boot: u64) {
+    fn step(&mut self, reached: Timestamp, resumed: Timestamp) {
         if self.lived.len() == LIVED_MAX {
             self.lived.remove(0);
         }
-        self.lived.push(Lived { from: self.began, to: reached, boot: self.began_boot });
+        self.lived.push(Lived { from: self.began, to: reached, at: self.began_at });
         self.until = self.lived.iter().map(|lived| lived.to).max().unwrap_or(Timestamp::MIN);
         self.jumped = (reached, resumed);
-        (self.began, self.began_boot) = (resumed, boot);
+        self.began_at = self.lived_at(reached);
+        self.began = resumed;
+    }
+
+    /// How long the plan had lived when the wall clock showed this since its last step: the stretches put one after
+    /// the other. By the wall clock, so that small corrections, which are followed, move nothing.
+    fn lived_at(&self, wall: Timestamp) -> u64 {
+        self.began_at.saturating_add(u64::try_from(wall.since(self.began)).unwrap_or(0))
     }
 
     /// Whether a slot never was.
@@ -466,7 +473,7 @@ impl Past {
             return None;
         }
         self.lived.iter().find(|lived| {
-            let absent = i64::try_from(since.saturating_sub(lived.boot)).unwrap_or(i64::MAX);
+            let absent = i64::try_from(since.saturating_sub(lived.at)).unwrap_or(i64::MAX);
             slot >= lived.from.plus(absent) && slot <= lived.to
         })
     }
@@ -896,6 +903,31 @@ mod tests {
         world.plan.insert(0, jittered, slot);
         assert_eq!(world.plan.remove(0), Some(due));
         assert_eq!(world.plan.pending(), []);
+    }
+
+    /// A site that came after small corrections: what it was there for, and nothing else, was seen.
+    #[test]
+    fn a_step_back_over_the_coming_of_a_site_after_corrections() {
+        for correction in [45_000, -45_000] {
+            let shop = entry("shop", 100_000, 0);
+            let mut world = World::with(&[(1, entry("a", SECOND, 0))]);
+            world.run(10 * SECOND);
+            for _ in 0..3 {
+                world.step(correction);
+                world.ask();
+                world.run(10 * SECOND);
+            }
+            let came = world.now.wall;
+            world.insert(0, shop);
+            world.run(5 * SECOND);
+            let stepped = world.now.wall;
+            world.step(-8 * SECOND);
+            world.run(20 * SECOND);
+            let mut found = world.slots(0, Kind::Serve);
+            found.sort_unstable();
+            // Those before it came are new, those since were served once.
+            assert_eq!(found, world.expected(0, stepped.plus(-8 * SECOND), world.now.wall.plus(1)), "{came}");
+        }
     }
 
     /// Whichever way the clock is set while a slot waits for its jitter, its check is made once, and at once.
