@@ -245,12 +245,14 @@ impl Judge<'_> {
                 }
             }
             Code::SkippedOverlap => {
+                // After a step the lane looks up to a second later.
+                let look = if life.disturbed(from, to) { SLEEP_MAX_US + GRAIN } else { GRAIN };
                 let running = |check: &&CheckNote| {
                     check.life == due.life
                         && check.site == due.config.name
                         && check.reason == Reason::Schedule
                         && check.slot != due.slot
-                        && check.began <= life.awake(to) + GRAIN
+                        && check.began <= life.awake(to) + look
                         && check.ended.is_none_or(|ended| ended + GRAIN >= from)
                 };
                 self.notes.checks.iter().find(running).map(|_| ()).ok_or("no other check was running".into())
