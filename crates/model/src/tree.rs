@@ -214,7 +214,11 @@ impl<'n> At<'n> {
 
     /// Notes that this value is not of the kind that was expected: `` `x`, expected a duration such as 15s ``.
     pub fn expected(&self, faults: &mut Faults, what: &str) {
-        self.error(faults, format!("{}, expected {what}", self.node.describe()));
+        // What stands below these keys may be a secret, also where it stands there by mistake.
+        let secret = self.path.split(['.', '[']).any(|key| matches!(key, "auth" | "headers" | "proxy" | "dsn"));
+        let hidden = secret && matches!(self.node.value, Value::Scalar { .. }) && !self.node.is_null();
+        let found = if hidden { "a secret value".to_owned() } else { self.node.describe() };
+        self.error(faults, format!("{found}, expected {what}"));
     }
 
     /// Its entries, to be taken one by one; where it is no map that is noted, and the map is empty.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// What a process still waits for before every slot is served.
+/// What a process that starts still waits for before every slot is served.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<Vec<String>>);
 
@@ -74,7 +74,10 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
 }
 
 async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
-    let missing = shown.readiness.missing();
+    let mut missing = shown.readiness.missing();
+    if missing.is_empty() && shown.telemetry.is_store_away() {
+        missing.push("store".to_owned());
+    }
     if missing.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use sitemon_model::{Body, Code, Observation, Phase, State, Timestamp, Verdict};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -77,6 +77,8 @@ pub struct Telemetry {
     slots_passed: Counter,
     clock_steps: Counter,
     untold: Mutex<Untold>,
+    /// Whether the store does not take batches now.
+    away: AtomicBool,
     /// Observations that no acknowledgement has come for.
     pub unacknowledged: Gauge,
     dropped: Counter,
@@ -189,6 +191,7 @@ impl Telemetry {
             slots_passed,
             clock_steps,
             untold: Mutex::default(),
+            away: AtomicBool::new(false),
             unacknowledged,
             dropped,
             batches,
@@ -323,17 +326,26 @@ impl Telemetry {
         self.append_seconds.observe(took.as_secs_f64());
     }
 
-    /// The store could not take a batch; said once until it can again.
-    pub fn append_failed(&self, error: &dyn std::fmt::Display, first: bool) {
+    /// The store could not take a batch, and was away for so long since that was counted before; said once until it
+    /// can again.
+    pub fn append_failed(&self, error: &dyn std::fmt::Display, first: bool, away: Duration) {
         self.store_failures.inc();
+        self.store_away.inc_by(away.as_secs_f64());
+        self.away.store(true, Ordering::Relaxed);
         if first {
             tracing::warn!("the store cannot be written to, trying again: {error}");
         }
     }
 
-    /// The store takes batches again.
-    pub fn append_recovered(&self, after: Duration) {
-        self.store_away.inc_by(after.as_secs_f64());
+    /// Whether the store does not take batches now.
+    pub fn is_store_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// The store takes batches again; it was away for so long since that was counted before.
+    pub fn append_recovered(&self, after: Duration, away: Duration) {
+        self.store_away.inc_by(away.as_secs_f64());
+        self.away.store(false, Ordering::Relaxed);
         tracing::info!("the store can be written to again, after {:.1} s", after.as_secs_f64());
     }
 

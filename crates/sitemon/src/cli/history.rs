@@ -121,6 +121,7 @@ struct Span {
 #[derive(Debug, Clone)]
 struct Location {
     from: Timestamp,
+    to: Timestamp,
     width_us: i64,
     columns: Vec<Column>,
     checks: [u64; 4],
@@ -135,6 +136,7 @@ impl Location {
     fn new(window: &Window, columns: usize) -> Self {
         Self {
             from: window.from,
+            to: window.to,
             width_us: window.to.since(window.from).max(1),
             columns: vec![Column::default(); columns],
             checks: [0; 4],
@@ -150,7 +152,7 @@ impl Location {
     fn add(&mut self, o: &Observation) -> Option<Span> {
         let verdict = o.verdict.number();
         let at = o.scheduled_at;
-        let holds = sitemon_stats::Held::of(o).until;
+        let holds = sitemon_stats::Held::of(o).until.min(self.to);
         self.cover(at, holds.min(at.plus(i64::try_from(o.interval_us).unwrap_or(0))), o, verdict);
         self.checks[usize::from(verdict)] += 1;
         if let Some(us) = o.response_time_us {

@@ -102,6 +102,11 @@ pub fn percentiles(sketch: &Sketch) -> Option<Value> {
     Some(json!({"p50": shown.p50, "p90": shown.p90, "p95": shown.p95, "p99": shown.p99}))
 }
 
+/// The same; of nothing each is null, so that who reads it finds the keys.
+pub fn percentiles_or_null(sketch: &Sketch) -> Value {
+    percentiles(sketch).unwrap_or_else(|| json!({"p50": null, "p90": null, "p95": null, "p99": null}))
+}
+
 /// A finding as in the observation's line, with when it was made.
 pub fn of_finding(at: Timestamp, finding: &Finding) -> Value {
     let mut value = json!({"scheduled_at": at.to_string(), "plugin": &*finding.plugin});
@@ -125,15 +130,11 @@ fn of_site(site: &SiteRollup, found: &[&Found]) -> Value {
         "from": rollup.from.to_string(),
         "to": rollup.to.to_string(),
     });
-    if let Some(availability) = rollup.availability.availability() {
-        value["availability"] = availability.into();
-    }
+    value["availability"] = rollup.availability.availability().into();
     value["coverage"] = rollup.availability.coverage().unwrap_or(0.0).into();
     value["time_us"] = by_verdict(rollup.availability.by_verdict_us);
     value["checks"] = by_verdict(rollup.checks);
-    if let Some(shown) = percentiles(&rollup.latency) {
-        value["latency_us"] = shown;
-    }
+    value["latency_us"] = percentiles_or_null(&rollup.latency);
     let phases: Map<String, Value> = Phase::ALL
         .iter()
         .filter_map(|phase| Some((phase.as_str().to_owned(), percentiles(rollup.phase(*phase))?)))

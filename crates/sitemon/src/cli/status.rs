@@ -2,7 +2,7 @@
 
 use super::args::{self, Global};
 use super::check::{exit, summary};
-use super::stats::percentiles;
+use super::stats::percentiles_or_null;
 use super::terminal::{self, Align, Cell, FAINT, Output, PLAIN, STRONG, Table, UNSURE, painted, say};
 use super::wanted::Wanted;
 use super::{Failure, Outcome, on_this_thread, picture, show};
@@ -11,7 +11,7 @@ use crate::config::Source;
 use serde_json::{Value, json};
 use sitemon_model::time::{DAY, HOUR};
 use sitemon_model::{Observation, Timestamp};
-use sitemon_stats::{Held, Overview};
+use sitemon_stats::{Held, Overview, Sketch};
 use sitemon_store::{SiteOverview, Window};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -363,15 +363,13 @@ fn of_row(row: &Row) -> Value {
     if let Some((overview, from, to)) = &row.statistics {
         value["from"] = from.to_string().into();
         value["to"] = to.to_string().into();
-        if let Some(share) = overview.availability.availability() {
-            value["availability"] = share.into();
-        }
+        value["availability"] = overview.availability.availability().into();
         value["coverage"] = overview.availability.coverage().unwrap_or(0.0).into();
-        if let Some(shown) = percentiles(&overview.latency) {
-            value["latency_us"] = shown;
-        }
+        value["latency_us"] = percentiles_or_null(&overview.latency);
     } else {
+        value["availability"] = Value::Null;
         value["coverage"] = 0.0.into();
+        value["latency_us"] = percentiles_or_null(&Sketch::default());
     }
     value
 }

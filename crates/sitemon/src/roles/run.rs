@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The journal of runs says at least so often that the process is alive.
 const JOURNAL_EVERY: Duration = Duration::from_secs(5);
+/// Being told to stop again counts after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// With no more sites than these, the first observation of each is told in the log.
 const TELL_FIRST: usize = 100;
 /// Runs until it is told to stop by SIGTERM or SIGINT.
@@ -134,7 +136,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
 
     tokio::select! {
         stopped = local.stop(config.grace, ended) => stopped?,
-        () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => {
+        () = told_again(&mut signals.terminate, &mut signals.interrupt) => {
             return Err(Failure::Own(anyhow::anyhow!("told twice to stop: what was not stored yet is lost")));
         }
     }
@@ -216,6 +218,18 @@ async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+    }
+}
+
+/// Ends when it is told to stop once more. Not at once: who ends a group of processes, as timeout(1) does, often tells
+/// each of them twice, and means it once.
+async fn told_again(terminate: &mut Signal, interrupt: &mut Signal) {
+    let since = tokio::time::Instant::now();
+    loop {
+        told_to_stop(terminate, interrupt).await;
+        if since.elapsed() >= AGAIN_AFTER {
+            return;
+        }
     }
 }
 

@@ -245,29 +245,36 @@ impl Writer {
     /// Tries until the store has it, however long that takes.
     async fn append_one(&mut self, observations: Vec<Arc<Observation>>, advance: Advance) -> anyhow::Result<()> {
         let count = observations.len() as u64;
-        let (mut pause, mut failing_since) = (RETRY_FIRST, None);
+        let (mut pause, mut failing_since, mut counted) = (RETRY_FIRST, None, Instant::now());
         loop {
             let start = Instant::now();
             match self.store.append(observations.clone(), Some(advance.clone())).await {
                 Ok(()) => {
                     self.telemetry.appended(count, start.elapsed());
-                    if let Some(since) = failing_since.map(|since: Instant| since.elapsed()) {
-                        self.telemetry.append_recovered(since);
-                    }
+                    self.recovered(failing_since, counted);
                     return Ok(());
                 }
                 Err(error @ StoreError::Unavailable(_)) => {
-                    self.telemetry.append_failed(&error, failing_since.is_none());
+                    self.telemetry.append_failed(&error, failing_since.is_none(), counted.elapsed());
+                    counted = Instant::now();
                     failing_since.get_or_insert(start);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_LAST);
                 }
                 Err(StoreError::Fenced { found, .. }) if failing_since.is_some() && found == advance.next => {
                     // An attempt that seemed to fail had come through.
+                    self.recovered(failing_since, counted);
                     return Ok(());
                 }
                 Err(error) => return Err(error).context("cannot write observations"),
             }
+        }
+    }
+
+    /// Tells that the store can be written to again, where it could not since `failing_since`.
+    fn recovered(&self, failing_since: Option<Instant>, counted: Instant) {
+        if let Some(since) = failing_since {
+            self.telemetry.append_recovered(since.elapsed(), counted.elapsed());
         }
     }
 

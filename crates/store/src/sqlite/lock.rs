@@ -12,15 +12,22 @@ use std::time::Duration;
 
 /// Held until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "the lock is held as long as the file is open")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do, if no other thread were just starting a program, which has it until then too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 /// How often, and how long apart, the holder's name is looked for where it is not written yet.
 const LOOKS: u32 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The lock of a database: its path with `.lock` at the end.
+/// The lock of a database: its path with `.lock` at the end, the same by whichever link it is reached.
 fn path_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
+    let mut name = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
     name.push(".lock");
     name.into()
 }
