@@ -49,8 +49,10 @@ def through(folder, place, count, trouble):
             sites,
             store={"kind": "sqlite", "path": str(place / "sites.db")},
             defaults={"interval": 1, "timeout": 1, "request": {"connect_to": f"127.0.0.1:{nginx.http}"}},
+            metrics={"listen": f"127.0.0.1:{(metrics := free_port())}"},
         )
         with Sitemon(config, folder) as watching:
+            watching.metrics = metrics
             time.sleep(3)
             before, since_us = watching.resident_bytes(), now_us()
             seconds = trouble(place, watching)
@@ -81,12 +83,14 @@ def through(folder, place, count, trouble):
 def locked(folder, seconds=30, count=200):
     """Another process holds the database's write lock."""
 
-    def trouble(place, _):
+    def trouble(place, watching):
         with sqlite3.connect(place / "sites.db", isolation_level=None, timeout=10) as other:
             other.execute("BEGIN IMMEDIATE")
             time.sleep(seconds)
+            assert asked(watching.metrics, "/readyz") == (503, "waiting for: store\n")
             other.execute("ROLLBACK")
         other.close()
+        watching.wait_until(lambda: asked(watching.metrics, "/readyz") == (200, "ready\n"), 5, "word that it is ready")
         return seconds
 
     through(folder, folder, count, trouble)

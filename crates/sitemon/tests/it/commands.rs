@@ -604,7 +604,7 @@ fn history_draws_and_lists_what_changed() {
         FROM                    FOR  VERDICT  CHECKS      P95  CAUSES
         2026-11-21 10:00:07      5m  up           20  88.4 ms
         2026-11-21 10:05:07      1m  down          4  92.0 ms  http.status status 503, expected 200-299
-        2026-11-21 10:06:07  4m 10s  up           16  99.6 ms
+        2026-11-21 10:06:07  3m 52s  up           16  99.6 ms
 
         findings
           2026-11-21 10:07:37  html-stats scripts: 9, but 4.1 by rule
@@ -618,7 +618,7 @@ fn history_draws_and_lists_what_changed() {
         --- stdout
         {"site":"shop","location":"default","from":"2026-11-21T10:00:07.243673Z","to":"2026-11-21T10:05:07.243673Z","verdict":"up","causes":[],"checks":20,"response_time_us":{"p50":84892,"p95":88356,"max":89500},"findings":[]}
         {"site":"shop","location":"default","from":"2026-11-21T10:05:07.243673Z","to":"2026-11-21T10:06:07.243673Z","verdict":"down","causes":[{"code":"http.status","number":501,"message":"status 503, expected 200-299"}],"checks":4,"response_time_us":{"p50":90141,"p95":91500,"max":91500},"findings":[]}
-        {"site":"shop","location":"default","from":"2026-11-21T10:06:07.243673Z","to":"2026-11-21T10:10:17.243673Z","verdict":"up","causes":[],"checks":16,"response_time_us":{"p50":95714,"p95":99500,"max":99500},"findings":[{"scheduled_at":"2026-11-21T10:07:37.243673Z","plugin":"html-stats","metric":"scripts","value":9,"mean":4.1,"deviation":0.3,"message":"9, but 4.1 by rule"}]}
+        {"site":"shop","location":"default","from":"2026-11-21T10:06:07.243673Z","to":"2026-11-21T10:10:00.000000Z","verdict":"up","causes":[],"checks":16,"response_time_us":{"p50":95714,"p95":99500,"max":99500},"findings":[{"scheduled_at":"2026-11-21T10:07:37.243673Z","plugin":"html-stats","metric":"scripts","value":9,"mean":4.1,"deviation":0.3,"message":"9, but 4.1 by rule"}]}
     "#]],
     );
     check(

@@ -500,7 +500,31 @@ fn a_second_run_names_the_first() {
     assert!(start.elapsed() < Duration::from_secs(5));
     let line = second.wait_for("in use");
     assert!(line.contains("sitemon run") && line.contains(&first.child.id().to_string()), "{line}");
+    // Also where it is reached by another name.
+    std::os::unix::fs::symlink("sitemon.db", folder.path().join("linked.db")).expect("a link");
+    second.configure("store: {kind: sqlite, path: linked.db}\nsites: []\n");
+    let mut third = Monitor::spawn(folder.path(), &[]);
+    assert_eq!(third.wait(), 4);
+    third.wait_for("in use");
     assert_eq!(first.stop().0, 0);
+}
+
+#[test]
+fn two_signals_at_once_are_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let site = FaultySite::start().expect("a site");
+    let url = site.url(Scheme::Http, "delay?ms=600").expect("a URL");
+    let configuration = format!("sites:\n  - {{name: slow, url: '{url}', interval: 1s}}\n");
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_millis(1300));
+    // As timeout(1) does: the process, and then its group.
+    monitor.signal(rustix::process::Signal::TERM);
+    std::thread::sleep(Duration::from_millis(20));
+    monitor.signal(rustix::process::Signal::TERM);
+    assert_eq!(monitor.wait(), 0, "{}", monitor.said());
+    let stored = monitor.export();
+    assert_eq!(stored.len(), site.log().len(), "{stored:?}");
+    assert!(stored.iter().all(|observation| observation["verdict"] == "up"), "{stored:?}");
 }
 
 #[test]
