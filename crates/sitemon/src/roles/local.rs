@@ -13,6 +13,7 @@ use sitemon_probe::http::Certificates;
 use sitemon_store::{Retention, RunStart, SiteRecord, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// However short the grace is, or whatever the running checks left of it: what was observed has so long to be stored.
 const DELIVERY: Duration = Duration::from_secs(2);
@@ -40,7 +41,7 @@ pub struct Local {
     store: Arc<dyn Store>,
     telemetry: Arc<Telemetry>,
     checker: Checker,
-    writing: tokio::task::JoinHandle<anyhow::Result<()>>,
+    writing: Writing,
     rules: Rules,
     /// This run in the journal.
     run: i64,
@@ -66,7 +67,7 @@ impl Local {
             version: version.to_owned(),
         };
         let run = patiently(|| store.begin_run(&start)).await.context("cannot write the journal of runs")?;
-        let writing = tokio::spawn(writer::run(writer::Options {
+        let writing = Writing(Some(tokio::spawn(writer::run(writer::Options {
             clock: clock.clone(),
             bus: bus.clone(),
             store: store.clone(),
@@ -77,7 +78,7 @@ impl Local {
             baselines,
             // A store that several processes share has one such bus for each location.
             stream: format!("observations/{location}"),
-        }));
+        }))));
         let checker = Checker::start(checker)?;
         let mut local = Self { clock, bus, store, telemetry, checker, writing, rules, run, sites: Vec::new() };
         local.change(first).await;
@@ -129,11 +130,7 @@ impl Local {
         tokio::select! {
             biased;
             error = self.checker.failed() => error,
-            written = &mut self.writing => match written {
-                Ok(Ok(())) => anyhow::anyhow!("the writer has ended"),
-                Ok(Err(error)) => error,
-                Err(error) => anyhow::Error::new(error).context("the writer has ended"),
-            },
+            ended = self.writing.ended() => ended.err().unwrap_or_else(|| anyhow::anyhow!("the writer has ended")),
         }
     }
 
@@ -143,7 +140,7 @@ impl Local {
     pub async fn stop(self, grace: Duration, ended: anyhow::Result<()>) -> anyhow::Result<()> {
         let Self { clock, bus, store, checker, writing, run, .. } = self;
         // Without a writer nobody takes what would still be observed.
-        let grace = if writing.is_finished() { Duration::ZERO } else { grace };
+        let grace = if writing.0.is_none() { Duration::ZERO } else { grace };
         tracing::info!("stopping: no new slots, running checks have {grace:?}");
         let stopped = stop_roles(checker, bus, writing, grace).await;
         let how = match (&ended, &stopped) {
@@ -185,25 +182,54 @@ impl Local {
     }
 }
 
-async fn stop_roles(
-    checker: Checker,
-    bus: Arc<dyn Bus>,
-    mut writing: tokio::task::JoinHandle<anyhow::Result<()>>,
-    grace: Duration,
-) -> anyhow::Result<()> {
-    let delivery = if writing.is_finished() { Duration::ZERO } else { DELIVERY };
-    let lost = checker.stop(grace, delivery).await;
+/// The writer's task, until it has ended.
+struct Writing(Option<JoinHandle<anyhow::Result<()>>>);
+
+impl Writing {
+    /// How it ended; never when that has been told.
+    async fn ended(&mut self) -> anyhow::Result<()> {
+        let Some(task) = &mut self.0 else { return std::future::pending().await };
+        let ended = task.await;
+        self.0 = None;
+        ended.context("the writer has ended")?
+    }
+
+    fn abort(self) {
+        if let Some(task) = self.0 {
+            task.abort();
+        }
+    }
+}
+
+async fn stop_roles(checker: Checker, bus: Arc<dyn Bus>, mut writing: Writing, grace: Duration) -> anyhow::Result<()> {
+    let delivery = if writing.0.is_none() { Duration::ZERO } else { DELIVERY };
+    let hurry = checker.hurry();
+    let mut stopping = std::pin::pin!(checker.stop(grace, delivery));
+    let lost = tokio::select! {
+        biased;
+        lost = &mut stopping => lost,
+        ended = writing.ended() => {
+            // Nobody takes anymore what is observed.
+            hurry.now().await;
+            let lost = stopping.await;
+            return ended.and_then(|()| told(lost));
+        }
+    };
     bus.close().await;
-    if !writing.is_finished() {
-        match tokio::time::timeout(if lost == 0 { DELIVERY } else { CLOSING }, &mut writing).await {
-            Ok(Ok(written)) => written?,
-            Ok(Err(error)) => return Err(anyhow::Error::new(error).context("the writer has ended")),
+    if writing.0.is_some() {
+        match tokio::time::timeout(if lost == 0 { DELIVERY } else { CLOSING }, writing.ended()).await {
+            Ok(ended) => ended?,
             Err(_) => {
                 writing.abort();
                 anyhow::ensure!(lost > 0, "the store could not be written to until the end");
             }
         }
     }
+    told(lost)
+}
+
+/// An error that says how many observations were lost, where any were.
+fn told(lost: u64) -> anyhow::Result<()> {
     anyhow::ensure!(lost == 0, "{lost} observations could not be stored until the end, and are lost");
     Ok(())
 }

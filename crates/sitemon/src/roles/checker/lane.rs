@@ -52,13 +52,18 @@ pub enum Command {
     Job(Job),
     /// What is known of each site's last observation.
     Latest(oneshot::Sender<Vec<(Arc<str>, Latest)>>),
-    /// No new slots; running checks have so long.
+    /// No new slots; running checks have so long. The last one that came is in force.
     Stop {
         /// From then on checks that still run are ended.
         grace: Duration,
         /// What was observed may be acknowledged until then, and at least so long after the last check.
         delivery: Duration,
     },
+}
+
+impl Command {
+    /// The stop that waits for nothing.
+    pub const STOP_AT_ONCE: Self = Self::Stop { grace: Duration::ZERO, delivery: Duration::ZERO };
 }
 
 /// What a lane needs from outside.
@@ -201,6 +206,8 @@ impl Lane {
         // When what is pending is handed to the bus, in monotonic microseconds.
         let mut flush_at = None;
         let mut fresh = 0;
+        // Nobody is left who could say anything.
+        let mut alone = false;
         loop {
             let now = lane.clock.now();
             lane.notice_pause(now);
@@ -227,12 +234,17 @@ impl Lane {
             tokio::select! {
                 biased;
                 rung = alarm.ring() => rung?,
-                command = commands.recv(), if lane.stopping.is_none() => match command {
+                command = commands.recv(), if !alone => match command {
                     Some(command) => {
                         lane.notice_pause(lane.clock.now());
                         lane.obey(command);
                     }
-                    None => lane.obey(Command::Stop { grace: Duration::ZERO, delivery: Duration::ZERO }),
+                    None => {
+                        alone = true;
+                        if lane.stopping.is_none() {
+                            lane.obey(Command::STOP_AT_ONCE);
+                        }
+                    }
                 },
                 Some(ended) = lane.checks.join_next() => {
                     lane.notice_pause(lane.clock.now());
@@ -249,7 +261,7 @@ impl Lane {
                 () = until(lane.stopping) => lane.end_what_runs(),
             }
         }
-        lane.deliver().await;
+        lane.deliver(&mut commands).await;
         Ok(lane.outbox.give_up())
     }
 
@@ -522,6 +534,11 @@ impl Lane {
                     .collect();
                 let _ = answer.send(latest);
             }
+            Command::Stop { grace, delivery } if self.stopping.is_some() => {
+                let end = tokio::time::Instant::now() + grace;
+                self.stopping = self.stopping.map(|former| former.min(end));
+                self.delivery = self.delivery.min(delivery);
+            }
             Command::Stop { grace, delivery } => {
                 // What is due up to now is served before the stop is in force, what waits for its jitter at once.
                 let now = self.clock.now();
@@ -655,16 +672,18 @@ impl Lane {
     }
 
     /// Waits until everything that was observed is acknowledged, at most until the grace is over or, where checks
-    /// needed that, a little longer.
-    async fn deliver(&mut self) {
-        let least = tokio::time::Instant::now() + self.delivery;
-        let deadline = self.stopping.map_or(least, |grace| grace.max(least));
+    /// needed that, a little longer; less where it is hurried.
+    async fn deliver(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        let begin = tokio::time::Instant::now();
         let mut retry = tokio::time::interval(RETRY_EVERY);
         while !self.outbox.is_empty() {
+            let least = begin + self.delivery;
+            let deadline = self.stopping.map_or(least, |grace| grace.max(least));
             tokio::select! {
                 biased;
                 () = self.outbox.settle() => {}
                 _ = retry.tick(), if self.outbox.is_pending() => self.outbox.flush(),
+                Some(command) = commands.recv() => self.obey(command),
                 () = tokio::time::sleep_until(deadline) => return,
             }
         }

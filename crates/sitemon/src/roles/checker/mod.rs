@@ -171,6 +171,11 @@ impl Checker {
         }
     }
 
+    /// A handle by which a stop that is under way is hurried.
+    pub fn hurry(&self) -> Hurry {
+        Hurry(self.lanes.iter().map(|lane| lane.commands.clone()).collect())
+    }
+
     /// Stops cleanly: no new slots, what was due is served within its timeout or the grace, what was observed
     /// is delivered: until the grace is over, and at least so long after the last check. The number of observations
     /// that could not be.
@@ -192,6 +197,20 @@ impl Checker {
             let _ = lane.thread.map(std::thread::JoinHandle::join);
         }
         lost
+    }
+}
+
+/// Ends a stop at once, where nobody takes anymore what it would wait for.
+#[derive(Debug)]
+pub struct Hurry(Vec<mpsc::Sender<Command>>);
+
+impl Hurry {
+    /// What still runs is ended, and what is not acknowledged given up.
+    pub async fn now(self) {
+        for lane in self.0 {
+            // A lane that has ended needs not be told.
+            let _ = lane.send(Command::STOP_AT_ONCE).await;
+        }
     }
 }
 
