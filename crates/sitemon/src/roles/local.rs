@@ -217,12 +217,12 @@ async fn stop_roles(checker: Checker, bus: Arc<dyn Bus>, mut writing: Writing, g
     };
     bus.close().await;
     if writing.0.is_some() {
-        match tokio::time::timeout(if lost == 0 { DELIVERY } else { CLOSING }, writing.ended()).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                writing.abort();
-                anyhow::ensure!(lost > 0, "the store could not be written to until the end");
-            }
+        let patience = if lost == 0 { DELIVERY } else { CLOSING };
+        if let Ok(ended) = tokio::time::timeout(patience, writing.ended()).await {
+            ended?;
+        } else {
+            writing.abort();
+            anyhow::ensure!(lost > 0, "the store could not be written to until the end");
         }
     }
     told(lost)

@@ -234,18 +234,17 @@ impl Lane {
             tokio::select! {
                 biased;
                 rung = alarm.ring() => rung?,
-                command = commands.recv(), if !alone => match command {
-                    Some(command) => {
+                command = commands.recv(), if !alone => {
+                    if let Some(command) = command {
                         lane.notice_pause(lane.clock.now());
                         lane.obey(command);
-                    }
-                    None => {
+                    } else {
                         alone = true;
                         if lane.stopping.is_none() {
                             lane.obey(Command::STOP_AT_ONCE);
                         }
                     }
-                },
+                }
                 Some(ended) = lane.checks.join_next() => {
                     lane.notice_pause(lane.clock.now());
                     lane.ended(ended);
