@@ -26,7 +26,7 @@ demo: ## watch faulty sites of our own: every verdict, no network needed
 test: ## everything that is tested; installs what the tests need and says so
 	@scripts/test
 
-services: ## the servers that tests need, to try things by hand: PostgreSQL
+services: ## the servers that tests need, to try things by hand: PostgreSQL, Apache Kafka
 	@scripts/services
 
 simulate: ## checker, bus, writer and store against seeded faults: make simulate SEEDS=100000

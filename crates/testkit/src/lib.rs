@@ -8,6 +8,7 @@
 //! | [`FaultyNames`] | a name server that fails; logs what it was asked |
 //! | [`FaultyProxy`] | CONNECT, absolute form and SOCKS5 on one port, and their failures |
 //! | [`Relay`] | a bad network before a good server |
+//! | [`kafka::Kafka`] | Apache Kafka, one broker or three, with TLS and SASL |
 //! | [`postgres::Postgres`] | a PostgreSQL server, with TLS |
 //! | [`Authority`] | certificates of the test's own |
 //! | [`fast::FastServer`] | the same page as cheaply as possible, counted, for benchmarks |
@@ -58,6 +59,7 @@ pub mod fault;
 mod frames;
 mod http1;
 mod http2;
+pub mod kafka;
 pub mod log;
 mod malformed;
 pub mod names;

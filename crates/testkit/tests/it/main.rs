@@ -3,6 +3,7 @@
 mod answers;
 mod client;
 mod http2;
+mod kafka;
 mod names;
 mod programs;
 mod proxies;
