@@ -120,7 +120,7 @@ impl Configuration {
     /// What is in force, and the native sites in words that a reader cannot take for others.
     fn shown(&self, file: &std::path::Path) -> Result<String, Vec<String>> {
         let source = Source { file: Some(file.to_owned()), local: false };
-        config::show_in(&source, &self.environment).map_err(|error| error.lines())
+        config::show_in(&source, &self.environment).map(|shown| shown.yaml).map_err(|error| error.lines())
     }
 }
 

@@ -94,10 +94,7 @@ impl Node {
             Value::Map(_) => "a map".to_owned(),
             Value::Scalar { .. } if self.is_null() => "nothing".to_owned(),
             Value::Scalar { .. } if self.secret => "a secret value".to_owned(),
-            Value::Scalar { text, .. } => {
-                let shown: String = text.chars().take(60).collect();
-                format!("`{shown}{}`", if shown.len() < text.len() { "…" } else { "" })
-            }
+            Value::Scalar { text, .. } => quoted(text),
         }
     }
 
@@ -231,7 +228,8 @@ impl<'n> At<'n> {
                 &[]
             }
         };
-        Fields { entries, path: self.path.clone(), place: self.node.place, known: Vec::new() }
+        let is_map = matches!(self.node.value, Value::Map(_)) || self.node.is_null();
+        Fields { entries, path: self.path.clone(), place: self.node.place, is_map, known: Vec::new() }
     }
 
     /// Its items with their paths; where it is no list that is noted, and there are none.
@@ -339,6 +337,7 @@ pub struct Fields<'n> {
     entries: &'n [(Key, Node)],
     path: Arc<str>,
     place: Place,
+    is_map: bool,
     known: Vec<&'static str>,
 }
 
@@ -386,9 +385,17 @@ impl<'n> Fields<'n> {
         &self.known
     }
 
-    /// Notes a missing key.
+    /// Whether it is a map at all, or nothing, which stands for one without entries; what else it is was noted.
+    pub const fn is_map(&self) -> bool {
+        self.is_map
+    }
+
+    /// Notes a missing key, unless that is told already: of what is no map, and of a key that is misspelt.
     pub fn missing(&self, faults: &mut Faults, name: &str, what: &str) {
-        faults.error(self.place, self.path_of(name), format!("is missing, expected {what}"));
+        let misspelt = |key: &Key| &*key.name != name && nearest(&key.name, &[name]).is_some();
+        if self.is_map && !self.unknown().any(|(key, _)| misspelt(key)) {
+            faults.error(self.place, self.path_of(name), format!("is missing, expected {what}"));
+        }
     }
 
     /// The entries whose keys were not asked for.
@@ -407,9 +414,35 @@ impl<'n> Fields<'n> {
 /// What is said of a key that nobody knows.
 pub fn unknown_key(name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
-        Some(nearest) => format!("unknown key `{name}`, did you mean `{nearest}`?"),
-        None => format!("unknown key `{name}`, expected one of: {}", known.join(", ")),
+        Some(nearest) => format!("unknown key {}, did you mean `{nearest}`?", quoted(name)),
+        None => format!("unknown key {}, expected one of: {}", quoted(name), known.join(", ")),
     }
+}
+
+/// Characters of a value that messages repeat, and of a path.
+const REPEATED_MAX: usize = 60;
+/// See [`REPEATED_MAX`].
+const REPEATED_PATH_MAX: usize = 200;
+
+/// A value for a message: in backquotes, or how long it is. What has several lines or many characters says nothing
+/// there, and may be a key or another secret that stands in the wrong place.
+pub fn quoted(text: &str) -> String {
+    let lines = text.lines().count();
+    match text.chars().count() {
+        _ if lines > 1 => format!("a text of {lines} lines"),
+        characters if characters > REPEATED_MAX || is_pem(text) => format!("a text of {characters} characters"),
+        _ => format!("`{text}`"),
+    }
+}
+
+/// Whether a message may repeat a text that should be a path: not where it looks like something else.
+pub fn is_path(text: &str) -> bool {
+    text.chars().count() <= REPEATED_PATH_MAX && !text.contains(char::is_control) && !is_pem(text)
+}
+
+/// Whether a text has the frame of a certificate or a key.
+pub fn is_pem(text: &str) -> bool {
+    text.contains("-----BEGIN ") || text.contains("-----END ")
 }
 
 /// The known word that is meant most likely; `None` where none is near (a third of the letters may differ).
@@ -455,14 +488,14 @@ mod tests {
         let inner = sites[1].map(&mut faults);
         assert_eq!(&*inner.all().next().unwrap().1.path, "sites[1][\"a b\"]");
         fields.finish(&mut faults);
-        At::new(&Node::text("a\nb\u{1b}[0m"), "text").expected(&mut faults, "one line");
+        At::new(&Node::text("a\tb\u{1b}[0m"), "text").expected(&mut faults, "one line");
         let told: Vec<String> = faults.0.iter().map(|f| format!("{}: {}", f.path, f.message)).collect();
         assert_eq!(
             told,
             [
                 "timeout: `x`, expected a duration such as 250ms, 15s, 1m30s, or a number of seconds",
                 "intervall: unknown key `intervall`, did you mean `interval`?",
-                r"text: `a\nb\u{1b}[0m`, expected one line",
+                r"text: `a\tb\u{1b}[0m`, expected one line",
             ]
         );
         assert_eq!(node.to_json()["sites"][1]["a b"], true);

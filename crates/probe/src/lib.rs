@@ -58,17 +58,33 @@ pub struct Common {
 #[derive(Clone)]
 pub struct Files(Arc<ReadFile>);
 
-type ReadFile = dyn Fn(Place, &str) -> Result<Arc<[u8]>, String> + Send + Sync;
+type ReadFile = dyn Fn(Place, &str) -> Result<Arc<[u8]>, Unread> + Send + Sync;
+
+/// Why a file cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot read {path}: {reason}")]
+pub struct Unread {
+    /// Where it was looked for.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Unread {
+    /// The message where the path may be a secret that stands there by mistake.
+    pub fn without_path(&self) -> String {
+        format!("cannot read the file that is named here: {}", self.reason)
+    }
+}
 
 impl Files {
     /// Reads by this function.
-    pub fn new(read: impl Fn(Place, &str) -> Result<Arc<[u8]>, String> + Send + Sync + 'static) -> Self {
+    pub fn new(read: impl Fn(Place, &str) -> Result<Arc<[u8]>, Unread> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
-    /// The content of the file at a path that stands at a place. The message of an error says what is wrong
-    /// with the file.
-    pub fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
+    /// The content of the file at a path that stands at a place.
+    pub fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, Unread> {
         (self.0)(place, path)
     }
 }
@@ -76,7 +92,7 @@ impl Files {
 impl Default for Files {
     /// Refuses every file.
     fn default() -> Self {
-        Self::new(|_, path| Err(format!("cannot read {path}: no files are read here")))
+        Self::new(|_, path| Err(Unread { path: path.to_owned(), reason: "no files are read here".to_owned() }))
     }
 }
 

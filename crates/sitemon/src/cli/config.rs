@@ -25,7 +25,7 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
                     1 => ", 1 warning".to_owned(),
                     warnings => format!(", {} warnings", show::count(warnings as u64)),
                 };
-                output.line(format_args!("{}: no faults{and}", path.display()))?;
+                say(format_args!("{}: no faults{and}", path.display()));
             }
         }
         args::Config::Convert(args) => {
@@ -35,7 +35,9 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
         }
         args::Config::Show(args) => {
             let source = Source { file: args.file.or_else(|| source.file.clone()), local: source.local };
-            output.bytes(config::show(&source)?.as_bytes())?;
+            let shown = config::show(&source)?;
+            shown.warnings.iter().for_each(say);
+            output.bytes(shown.yaml.as_bytes())?;
         }
         args::Config::Schema => output.line(format_args!("{:#}", config::schema()))?,
     }

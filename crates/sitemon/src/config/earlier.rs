@@ -4,10 +4,10 @@
 //! has in its own file) and left out while the others run.
 
 use super::emit;
-use super::environment::{Environment, escape};
+use super::environment::{Environment, literal};
 use super::sites::canonical;
 use sitemon_model::site::valid_name;
-use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, unknown_key};
+use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, quoted, unknown_key};
 use sitemon_probe::http::spec::check_pattern;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -74,27 +74,17 @@ impl Converted {
     }
 }
 
-/// Writes texts so that no variables are put into them.
-fn literal(node: &mut Node) {
-    match &mut node.value {
-        Value::Scalar { text, .. } => *text = escape(text).into(),
-        Value::List(items) => items.iter_mut().for_each(literal),
-        Value::Map(entries) => entries.iter_mut().for_each(|(_, node)| literal(node)),
-    }
-}
-
 /// Turns the file at `path`, whose top is `root`, into native form. With `strict` bad entries are errors, and
 /// files that it implies are looked for.
 pub fn convert(
     system: System,
-    root: &[(Key, Node)],
+    root: &Node,
     path: &Path,
     environment: &Environment,
     strict: bool,
     faults: &mut Faults,
 ) -> Converted {
-    let node = Node { value: Value::Map(root.to_vec()), ..Node::empty_map() };
-    let mut fields = At::new(&node, "").map(faults);
+    let mut fields = At::new(root, "").map(faults);
     let mut converter =
         Converter { strict, names: HashSet::new(), entries: HashMap::new(), converted: Converted::default() };
     match system {
@@ -124,7 +114,7 @@ fn monitors(
         converter.converted.defaults = vec![entry("interval", node.clone()), entry("timeout", timeout)];
     }
     let Some(list) = fields.take("monitors") else {
-        return fields.missing(faults, "monitors", "a list of monitors");
+        return missing(fields, faults, "monitors", "a list of monitors");
     };
     if environment.given("K_HOST").or(environment.given("PS_HOST")).is_some() {
         list.warning(faults, LATER);
@@ -151,7 +141,7 @@ fn monitors(
             if let (Some(allowed), Some((at, text))) = (&allowed, &url)
                 && !allowed.is_match(text)
             {
-                at.error(faults, format!("`{text}` does not match $URL_REGEX"));
+                at.error(faults, format!("{} does not match $URL_REGEX", quoted(text)));
             }
             let pattern = pattern(fields, "pattern", faults);
             Entry { name, url: url.map(|(at, _)| at.node.clone()), keys: pattern.map(matches).into_iter().collect() }
@@ -177,7 +167,7 @@ fn targets(fields: &mut Fields<'_>, path: &Path, strict: bool, converter: &mut C
         }
     }
     let Some(list) = fields.take("targets") else {
-        return fields.missing(faults, "targets", "a list of targets");
+        return missing(fields, faults, "targets", "a list of targets");
     };
     for at in list.list(faults) {
         converter.entry(&at, faults, |fields, faults| {
@@ -213,7 +203,7 @@ fn collector(fields: &mut Fields<'_>, converter: &mut Converter, faults: &mut Fa
         at.warning(faults, "is left aside: what failed is checked again in the next slot");
     }
     let Some(list) = fields.take("sites") else {
-        fields.missing(faults, "sites", "a list of sites");
+        missing(fields, faults, "sites", "a list of sites");
         return left_aside(fields, faults);
     };
     if interval.is_some() {
@@ -320,11 +310,18 @@ fn left_aside(fields: &Fields<'_>, faults: &mut Faults) {
     }
 }
 
+/// Notes a missing key, also beside one that is misspelt, which is only a warning here.
+fn missing(fields: &Fields<'_>, faults: &mut Faults, name: &str, what: &str) {
+    if fields.is_map() {
+        faults.error(fields.place(), fields.path_of(name), format!("is missing, expected {what}"));
+    }
+}
+
 /// A number of seconds that is needed.
 fn interval(fields: &mut Fields<'_>, name: &'static str, faults: &mut Faults) -> Option<(Node, f64)> {
     const EXPECTED: &str = "a number of seconds, 0.1 or more";
     let Some(at) = fields.take(name) else {
-        fields.missing(faults, name, EXPECTED);
+        missing(fields, faults, name, EXPECTED);
         return None;
     };
     let seconds = at.parse::<f64>(faults, EXPECTED)?;
@@ -344,7 +341,7 @@ fn text(fields: &mut Fields<'_>, name: &'static str, faults: &mut Faults) -> Opt
 /// A URL that is needed.
 fn url<'n>(fields: &mut Fields<'n>, name: &'static str, faults: &mut Faults) -> Option<(At<'n>, &'n str)> {
     let Some(at) = fields.take(name) else {
-        fields.missing(faults, name, "a URL such as https://shop.example/");
+        missing(fields, faults, name, "a URL such as https://shop.example/");
         return None;
     };
     let text = at.str(faults)?;
@@ -362,7 +359,7 @@ fn pattern(fields: &mut Fields<'_>, name: &'static str, faults: &mut Faults) -> 
     let at = fields.take(name)?;
     let text = at.str(faults)?;
     if let Err(message) = check_pattern(text) {
-        at.error(faults, format!("`{text}` {message}"));
+        at.error(faults, format!("{} {message}", at.node.describe()));
         return None;
     }
     Some(Node { place: at.node.place, ..Node::text(text) })

@@ -65,28 +65,33 @@ impl Environment {
                 continue;
             }
             let line = line.strip_prefix("export ").unwrap_or(line);
-            match line.split_once('=') {
-                Some((name, value)) if is_name(name.trim()) => {
-                    self.variables.entry(name.trim().to_owned()).or_insert_with(|| unquote(value.trim()));
-                }
-                _ => self.warnings.push((index as u32 + 1, "is left out, expected NAME=VALUE".to_owned())),
-            }
+            let told = match line.split_once('=') {
+                Some((name, value)) if is_name(name.trim()) => match unquote(value.trim()) {
+                    Some(value) => {
+                        self.variables.entry(name.trim().to_owned()).or_insert(value);
+                        continue;
+                    }
+                    None => "is left out: its quote is not closed on the same line",
+                },
+                _ => "is left out, expected NAME=VALUE",
+            };
+            self.warnings.push((index as u32 + 1, told.to_owned()));
         }
     }
 }
 
 /// The value of a line of `.env`: in single quotes as it is, in double quotes with `\n`, `\"` and `\\`, without
-/// quotes up to a comment.
-fn unquote(value: &str) -> String {
-    if let Some((inner, _)) = value.strip_prefix('\'').and_then(|value| value.split_once('\'')) {
-        return inner.to_owned();
+/// quotes up to a comment. `None` where a quote is not closed.
+fn unquote(value: &str) -> Option<String> {
+    if let Some(rest) = value.strip_prefix('\'') {
+        return rest.split_once('\'').map(|(inner, _)| inner.to_owned());
     }
     if let Some(rest) = value.strip_prefix('"') {
         let mut text = String::new();
         let mut letters = rest.chars();
         while let Some(letter) = letters.next() {
             match letter {
-                '"' => return text,
+                '"' => return Some(text),
                 '\\' => match letters.next() {
                     Some('n') => text.push('\n'),
                     Some(escaped @ ('"' | '\\' | '$')) => text.push(escaped),
@@ -96,8 +101,9 @@ fn unquote(value: &str) -> String {
                 letter => text.push(letter),
             }
         }
+        return None;
     }
-    value.split(" #").next().unwrap_or_default().trim_end().to_owned()
+    Some(value.split(" #").next().unwrap_or_default().trim_end().to_owned())
 }
 
 fn is_name(name: &str) -> bool {
@@ -177,8 +183,17 @@ fn replace<'t>(text: &'t str, environment: &Environment) -> Result<Cow<'t, str>,
     Ok(Cow::Owned(replaced))
 }
 
+/// Writes texts so that no variables are put into them.
+pub fn literal(node: &mut Node) {
+    match &mut node.value {
+        Value::Scalar { text, .. } => *text = escape(text).into(),
+        Value::List(items) => items.iter_mut().for_each(literal),
+        Value::Map(entries) => entries.iter_mut().for_each(|(_, node)| literal(node)),
+    }
+}
+
 /// The text that stands for itself where variables are put in: `${` becomes `$${`.
-pub fn escape(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.replace("${", "$${")
 }
 
@@ -215,10 +230,10 @@ mod tests {
     #[test]
     fn lines_of_the_file() {
         let mut environment = environment();
-        environment.add(b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\n");
-        let values: Vec<_> = ["A", "B", "C", "D", "E", "F"].map(|name| environment.get(name).unwrap()).into();
-        assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v"]);
+        environment.add(b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\nG=\"a\nH='b\nI=it's\n");
+        let values: Vec<_> = ["A", "B", "C", "D", "E", "F", "I"].map(|name| environment.get(name).unwrap()).into();
+        assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v", "it's"]);
         let lines: Vec<u32> = environment.warnings.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [7, 8]);
+        assert_eq!(lines, [7, 8, 10, 11]);
     }
 }

@@ -1,12 +1,12 @@
 //! Reads a configuration: its file, the files that it includes, the environment; and checks all of it.
 
 use super::environment::{Environment, interpolate};
-use super::origins::Origins;
+use super::origins::{Origins, has_wildcard};
 use super::sites::{Known, Sites, unknown_kind};
 use super::sources::{Sources, reason};
 use super::yaml::{List, Reader, Step, Top};
 use super::{Config, Limits, Metrics, Spool, earlier};
-use sitemon_model::tree::{At, Fault, Faults, Fields, Key, Node, Place, Value, unknown_key};
+use sitemon_model::tree::{At, Fault, Faults, Fields, Key, Node, Place, Value, quoted, unknown_key};
 use sitemon_probe::policy::Policy;
 use sitemon_store::Retention;
 use std::borrow::Cow;
@@ -110,22 +110,30 @@ pub fn read_with(
 ) -> Outcome {
     let sources = Sources::default();
     let sites = Sites::new(sources.clone(), sources.files(), before);
-    let loader =
-        Loader { environment, purpose, sources, faults: Faults::default(), sites, begun: false, converted: None };
+    let loader = Loader {
+        environment,
+        purpose,
+        sources,
+        faults: Faults::default(),
+        unset: Faults::default(),
+        sites,
+        begun: false,
+        converted: None,
+    };
     loader.run(file, urls)
 }
 
 /// A whole file as a tree: aliases expanded, keys for anchors (`x-`) left out, variables as they stand there.
 pub fn read_tree(text: &str, source: u32, faults: &mut Faults) -> Option<Node> {
     let mut reader = Reader::new(text, source);
-    match reader.begin(faults).ok()? {
+    let place = match reader.begin(faults).ok()? {
         Top::Empty => return Some(Node::empty_map()),
         Top::Other(node) => {
             At::new(&node, "").expected(faults, "a map with a list `sites`");
             return None;
         }
-        Top::Map => {}
-    }
+        Top::Map(place) => place,
+    };
     let mut root = Vec::new();
     while let Some(key) = reader.key(faults).ok()? {
         if key.name.starts_with("x-") {
@@ -136,19 +144,23 @@ pub fn read_tree(text: &str, source: u32, faults: &mut Faults) -> Option<Node> {
         }
     }
     reader.end(faults).ok()?;
-    Some(Node { value: Value::Map(root), ..Node::empty_map() })
+    Some(Node { value: Value::Map(root), place, secret: false })
 }
 
-/// The text of a file, or what is wrong with it. A fault has the place of the first byte that is no UTF-8.
+/// The text of a file, or what is wrong with it.
 pub fn read_text(path: &Path, source: u32, faults: &mut Faults) -> Option<String> {
-    let start = Place { source, line: 0, column: 0 };
-    let content = match std::fs::read(path) {
-        Ok(content) => content,
+    match std::fs::read(path) {
+        Ok(content) => text_of(content, source, faults),
         Err(error) => {
+            let start = Place { source, line: 0, column: 0 };
             faults.error(start, "", format!("cannot be read: {}", reason(&error)));
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// What a file holds, as a text. A fault has the place of the first byte that is no UTF-8.
+fn text_of(content: Vec<u8>, source: u32, faults: &mut Faults) -> Option<String> {
     match String::from_utf8(content) {
         Ok(text) => Some(text),
         Err(error) => {
@@ -169,6 +181,8 @@ struct Loader<'e> {
     purpose: Purpose,
     sources: Sources,
     faults: Faults,
+    /// Variables that are not set, and the like.
+    unset: Faults,
     sites: Sites,
     /// Whether the defaults are known to `sites`.
     begun: bool,
@@ -187,7 +201,7 @@ impl Loader<'_> {
             }
         } else {
             self.sources.add("environment".to_owned(), self.environment.folder.clone());
-            self.apply_overrides(&mut root);
+            self.put_environment(&mut root, &[]);
         }
         if native && file.is_some() {
             self.note_earlier_names();
@@ -217,19 +231,19 @@ impl Loader<'_> {
     fn main(&mut self, path: &Path, source: u32, text: &str, root: &mut Vec<(Key, Node)>) -> bool {
         let start = Place { source, line: 1, column: 1 };
         let mut reader = Reader::new(text, source);
-        match reader.begin(&mut self.faults) {
+        let place = match reader.begin(&mut self.faults) {
             Err(_) => return true,
             Ok(Top::Empty) => {
                 self.faults.warning(start, "", "the file is empty, expected a list `sites`");
-                self.apply_overrides(root);
+                self.put_environment(root, &[]);
                 return true;
             }
             Ok(Top::Other(node)) => {
                 At::new(&node, "").expected(&mut self.faults, "a map with a list `sites`");
                 return true;
             }
-            Ok(Top::Map) => {}
-        }
+            Ok(Top::Map(place)) => place,
+        };
         // Sites are merged with the defaults as they come, so these must be known: where they may stand
         // further below, the sites are left out in this pass and read in a second one.
         let overridden = self.environment.with_prefix("SITEMON__").any(|(name, _)| is_override_of(name, "sites"));
@@ -271,11 +285,12 @@ impl Loader<'_> {
 
         if let Some(system) = earlier::recognise(root) {
             let strict = self.purpose.strict;
-            let converted = earlier::convert(system, root, path, self.environment, strict, &mut self.faults);
+            let node = Node { value: Value::Map(std::mem::take(root)), place, secret: false };
+            let converted = earlier::convert(system, &node, path, self.environment, strict, &mut self.faults);
             let (sites, rest) = converted.native();
             self.converted = Some(converted.yaml());
             *root = rest;
-            self.apply_overrides(root);
+            self.put_environment(root, &[]);
             self.begin(root, &[]);
             if self.purpose.sites && !overridden {
                 for (path, node) in &sites {
@@ -284,14 +299,8 @@ impl Loader<'_> {
             }
             return false;
         }
-        self.apply_overrides(root);
+        self.put_environment(root, &dollars);
         self.begin(root, &dollars);
-        for (key, node) in root.iter_mut() {
-            if dollars.contains(&key.name) && &*key.name != "defaults" {
-                let mut steps = vec![Step::Key(Cow::Borrowed(&*key.name))];
-                interpolate(node, &mut steps, self.environment, &mut self.faults);
-            }
-        }
         if pending {
             let mut reader = Reader::new(text, source);
             // What this pass finds wrong outside the sites was told in the first one.
@@ -314,12 +323,8 @@ impl Loader<'_> {
         }
         let mut with_overrides: Vec<(Key, Node)> =
             root.iter().filter(|(key, _)| &*key.name == "defaults").cloned().collect();
-        let raw = dollars.iter().any(|name| &**name == "defaults");
-        if raw && let Some((_, node)) = with_overrides.first_mut() {
-            let mut steps = vec![Step::Key(Cow::Borrowed("defaults"))];
-            interpolate(node, &mut steps, self.environment, &mut self.faults);
-        }
         self.apply_overrides_of("defaults", &mut with_overrides);
+        self.put_variables_into(&mut with_overrides, dollars);
         if let Some((_, defaults)) = with_overrides.into_iter().next()
             && !defaults.is_null()
         {
@@ -361,7 +366,18 @@ impl Loader<'_> {
 
     fn put_variables(&mut self, node: &mut Node, index: usize) {
         let mut steps = vec![Step::Key(Cow::Borrowed("sites")), Step::Index(index)];
-        interpolate(node, &mut steps, self.environment, &mut self.faults);
+        interpolate(node, &mut steps, self.environment, &mut self.unset);
+    }
+
+    /// Puts variables into those entries of the top that have some: `dollars` of the file, or by the environment.
+    fn put_variables_into<'n>(&mut self, entries: impl IntoIterator<Item = &'n mut (Key, Node)>, dollars: &[Box<str>]) {
+        for (key, node) in entries {
+            let overridden = |(name, value): (&str, &str)| value.contains('$') && is_override_of(name, &key.name);
+            if dollars.contains(&key.name) || self.environment.with_prefix("SITEMON__").any(overridden) {
+                let mut steps = vec![Step::Key(Cow::Borrowed(&*key.name))];
+                interpolate(node, &mut steps, self.environment, &mut self.unset);
+            }
+        }
     }
 
     /// Reads the files that a pattern of `include` matches.
@@ -376,7 +392,7 @@ impl Loader<'_> {
         let paths = match glob::glob(&full) {
             Ok(paths) => paths,
             Err(error) => {
-                let message = format!("`{pattern}` is no pattern of paths: {}", error.msg);
+                let message = format!("{} is no pattern of paths: {}", quoted(pattern), error.msg);
                 return at.error(&mut self.faults, message);
             }
         };
@@ -387,7 +403,7 @@ impl Loader<'_> {
                 Ok(path) => {
                     found.push(path.clone());
                     if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                        self.included(&path);
+                        self.included(at, &path);
                     }
                 }
                 Err(error) => {
@@ -396,17 +412,35 @@ impl Loader<'_> {
                 }
             }
         }
-        if found.is_empty() {
-            at.warning(&mut self.faults, format!("`{pattern}` matches no file"));
+        match found.is_empty() {
+            false => {}
+            true if has_wildcard(pattern) => {
+                at.warning(&mut self.faults, format!("{} matches no file", quoted(pattern)));
+            }
+            true => {
+                let path = folder.join(pattern);
+                let reason = match path.metadata() {
+                    Ok(_) => "it is a folder".to_owned(),
+                    Err(error) => reason(&error),
+                };
+                at.error(&mut self.faults, format!("cannot read {}: {reason}", path.display()));
+            }
         }
         self.sources.watch_pattern(&full, found);
     }
 
-    /// Reads an included file: a list `sites`.
-    fn included(&mut self, path: &Path) {
+    /// Reads an included file: a list `sites`. `at` is the pattern that it was found by.
+    fn included(&mut self, at: &At<'_>, path: &Path) {
         let source = self.sources.add_file(path);
         self.sources.watch(path);
-        let Some(text) = read_text(path, source, &mut self.faults) else { return };
+        let content = match std::fs::read(path) {
+            Ok(content) => content,
+            Err(error) => {
+                let message = format!("cannot read {}: {}", path.display(), reason(&error));
+                return at.error(&mut self.faults, message);
+            }
+        };
+        let Some(text) = text_of(content, source, &mut self.faults) else { return };
         let start = Place { source, line: 1, column: 1 };
         let mut reader = Reader::new(&text, source);
         match reader.begin(&mut self.faults) {
@@ -417,7 +451,7 @@ impl Loader<'_> {
             Ok(Top::Other(node)) => {
                 return At::new(&node, "").expected(&mut self.faults, "a map with a list `sites`");
             }
-            Ok(Top::Map) => {}
+            Ok(Top::Map(_)) => {}
         }
         while let Ok(Some(key)) = reader.key(&mut self.faults) {
             let read = if &*key.name == "sites" {
@@ -438,6 +472,13 @@ impl Loader<'_> {
             }
         }
         let _ = reader.end(&mut self.faults);
+    }
+
+    /// Puts the variables `SITEMON__A__B` into the tree of all but the sites' defaults, and then what `${NAME}` stands
+    /// for, in them as in the file.
+    fn put_environment(&mut self, root: &mut Vec<(Key, Node)>, dollars: &[Box<str>]) {
+        self.apply_overrides(root);
+        self.put_variables_into(root.iter_mut().filter(|(key, _)| &*key.name != "defaults"), dollars);
     }
 
     /// Puts the variables `SITEMON__A__B` into the tree.
@@ -474,10 +515,22 @@ impl Loader<'_> {
         for (steps, name, value) in overrides {
             let source = self.sources.add(format!("$SITEMON__{name}"), self.environment.folder.clone());
             let place = Place { source, line: 0, column: 0 };
-            let json = value.trim_start().starts_with(['[', '{']).then(|| serde_json::from_str(value).ok()).flatten();
-            let mut node = json.map_or_else(|| Node::plain(value), |json: serde_json::Value| Node::from_json(&json));
             let hidden = ["auth", "headers", "proxy", "dsn", "url", "password"];
-            mark(&mut node, place, steps.iter().any(|step| hidden.contains(&step.as_str())));
+            let mut secret = steps.iter().any(|step| hidden.contains(&step.as_str()));
+            let mut node = Node::plain(value);
+            if value.trim_start().starts_with(['[', '{']) {
+                let no_text = steps.len() == 1 && !matches!(key, "location" | "include" | "grace");
+                match serde_json::from_str(value) {
+                    Ok(json) => node = Node::from_json(&json),
+                    // What may be a text may begin with `[`, as patterns do. What the JSON holds may be secret.
+                    Err(error) if no_text || value.trim_start().starts_with('{') => {
+                        self.faults.error(place, steps.join("."), format!("is no JSON: {error}"));
+                        continue;
+                    }
+                    Err(_) => secret |= value.contains(['"', '{']),
+                }
+            }
+            mark(&mut node, place, secret);
             put(root, &steps, node, place);
         }
     }
@@ -550,7 +603,12 @@ impl Loader<'_> {
             }
         }
         fields.finish(&mut faults);
-        if self.purpose.sites && self.sites.count == 0 && !faults.any_errors() && !self.faults.any_errors() {
+        if self.purpose.sites
+            && self.sites.count == 0
+            && !faults.any_errors()
+            && !self.faults.any_errors()
+            && !self.unset.any_errors()
+        {
             let empty = faults.0.iter().any(|fault| fault.message.starts_with("the file is empty"));
             if !empty {
                 let place =
@@ -576,6 +634,12 @@ impl Loader<'_> {
         self.sources.watch(&self.environment.folder.join(".env"));
         self.sites.tell(faults);
         self.sites.tell(std::mem::take(&mut self.faults));
+        // A text whose variable is not set is not what was meant, so what else is wrong with it says nothing.
+        let unset: HashSet<(Place, &str)> = self.unset.0.iter().map(|fault| (fault.place, &*fault.path)).collect();
+        let places: HashSet<Place> = unset.iter().map(|(place, _)| *place).filter(|place| place.line > 0).collect();
+        let meant = |fault: &Fault| !places.contains(&fault.place) && !unset.contains(&(fault.place, &*fault.path));
+        self.sites.faults.0.retain(meant);
+        self.sites.tell(std::mem::take(&mut self.unset));
         let mut faults = std::mem::take(&mut self.sites.faults).0;
         faults.sort_by_key(|fault| fault.place);
         let errors = faults.iter().any(|fault| !fault.warning);

@@ -155,7 +155,7 @@ pub struct Limits {
 pub enum ConfigError {
     /// The configuration has faults (and perhaps warnings): all of them, with the names of the sources that
     /// `Place::source` counts.
-    #[error("{} faults in the configuration", faults.iter().filter(|fault| !fault.warning).count())]
+    #[error("{}", number_of(faults))]
     Faults {
         /// The files, or for example `environment`.
         sources: Vec<String>,
@@ -167,6 +167,14 @@ pub enum ConfigError {
     /// There is none, or it cannot be read: the message says which was looked for.
     #[error("{0}")]
     Missing(String),
+}
+
+/// How many errors there are.
+fn number_of(faults: &[Fault]) -> String {
+    match faults.iter().filter(|fault| !fault.warning).count() {
+        1 => "1 fault in the configuration".to_owned(),
+        number => format!("{number} faults in the configuration"),
+    }
 }
 
 impl ConfigError {
@@ -227,24 +235,29 @@ pub fn check_in(path: &Path, environment: &Environment) -> (Vec<String>, Vec<Fau
 }
 
 /// What is in force, in native YAML: defaults filled in, secrets hidden.
-pub fn show(source: &Source) -> Result<String, ConfigError> {
+pub fn show(source: &Source) -> Result<Native, ConfigError> {
     show_in(source, &Environment::of_process())
 }
 
 /// See [`show`]; in a given environment.
-pub fn show_in(source: &Source, environment: &Environment) -> Result<String, ConfigError> {
+pub fn show_in(source: &Source, environment: &Environment) -> Result<Native, ConfigError> {
     let file = locate(source, environment).ok_or_else(|| nothing_found(environment))?;
     let purpose = Purpose { local: source.local, sites: true, strict: false };
     let mut outcome = load::read(Some(&file), environment, purpose);
     let mut shown = std::mem::take(&mut outcome.shown);
+    let (sources, faults) = (outcome.sources.clone(), outcome.faults.clone());
     let config = finish(outcome)?;
+    show::absolute_paths(&mut shown);
     shown.insert("sites".to_owned(), serde_json::Value::Array(config.sites.iter().map(show::site).collect()));
-    Ok(emit::yaml(&Node::from_json(&serde_json::Value::Object(shown))))
+    let mut shown = Node::from_json(&serde_json::Value::Object(shown));
+    // What is shown can be read again: the values stand there as they are.
+    environment::literal(&mut shown);
+    Ok(Native { yaml: emit::yaml(&shown), warnings: faults.iter().map(|fault| render(&sources, fault)).collect() })
 }
 
-/// A file in native form.
+/// A configuration in native form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversion {
+pub struct Native {
     /// The text.
     pub yaml: String,
     /// What deserves a word, a bad entry that was left out for example; each as [`render`] makes it.
@@ -252,24 +265,24 @@ pub struct Conversion {
 }
 
 /// The native YAML of any file that is understood. Secrets and variables stay as they stand there.
-pub fn convert(path: &Path) -> Result<Conversion, ConfigError> {
+pub fn convert(path: &Path) -> Result<Native, ConfigError> {
     convert_in(path, &Environment::of_process())
 }
 
 /// See [`convert`]; in a given environment.
-pub fn convert_in(path: &Path, environment: &Environment) -> Result<Conversion, ConfigError> {
+pub fn convert_in(path: &Path, environment: &Environment) -> Result<Native, ConfigError> {
     let mut faults = Faults::default();
     let sources = vec![path.display().to_string()];
     let converted = load::read_text(path, 0, &mut faults).and_then(|text| {
         let root = load::read_tree(&text, 0, &mut faults)?;
         let Value::Map(entries) = &root.value else { return None };
         match earlier::recognise(entries) {
-            Some(system) => Some(earlier::convert(system, entries, path, environment, false, &mut faults).yaml()),
+            Some(system) => Some(earlier::convert(system, &root, path, environment, false, &mut faults).yaml()),
             None => Some(emit::yaml(&root)),
         }
     });
     match converted.filter(|_| !faults.any_errors()) {
-        Some(yaml) => Ok(Conversion { yaml, warnings: faults.0.iter().map(|fault| render(&sources, fault)).collect() }),
+        Some(yaml) => Ok(Native { yaml, warnings: faults.0.iter().map(|fault| render(&sources, fault)).collect() }),
         None => Err(ConfigError::Faults { sources, faults: faults.0, origins: Box::default() }),
     }
 }

@@ -61,6 +61,17 @@ pub fn top(
     shown
 }
 
+/// Makes paths absolute, so that they mean the same in whatever folder what is shown is kept.
+pub fn absolute_paths(shown: &mut Map<String, Value>) {
+    for key in ["store", "spool"] {
+        if let Some(Value::String(path)) = shown.get_mut(key).and_then(|keys| keys.get_mut("path"))
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute.to_string_lossy().into_owned();
+        }
+    }
+}
+
 /// A site.
 pub fn site(watched: &Watched) -> Value {
     let (site, spec) = (&watched.site, &watched.site.spec);

@@ -7,7 +7,7 @@
 use super::sources::{ReadFile, Sources};
 use super::{Compiled, Watched};
 use sitemon_model::site::{PluginChoice, valid_name};
-use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, nearest};
+use sitemon_model::tree::{At, Faults, Fields, Key, Node, Place, Value, nearest, quoted};
 use sitemon_model::unit::show_duration;
 use sitemon_model::{Site, Spec};
 use sitemon_plugin::Plugin;
@@ -171,8 +171,7 @@ impl Sites {
         };
         let url = own(entries, "url").and_then(|node| Self::url(node, path, faults));
         if own(entries, "url").is_none() {
-            let url = sitemon_model::tree::join(&path(), "url");
-            faults.error(node.place, url, "is missing, expected a URL such as https://shop.example/");
+            At::new(node, path()).map(faults).missing(faults, "url", "a URL such as https://shop.example/");
         }
         let name = self.name(entries, url.as_ref(), node.place, path, faults);
         let target = url.as_deref().map(Target::of).unwrap_or_default();
@@ -259,7 +258,7 @@ impl Sites {
             },
         };
         if let Some(first) = self.names.get(&name) {
-            let message = format!("duplicate name `{name}`, first at {}", self.sources.show(*first));
+            let message = format!("duplicate name {}, first at {}", quoted(&name), self.sources.show(*first));
             faults.error(place, at(), message);
             return None;
         }
@@ -415,8 +414,8 @@ pub fn unknown_kind(name: &str, known: &[&str], later: &[&str]) -> String {
         return format!("`{name}` comes with a later version, expected one of: {expected}");
     }
     match nearest(name, known) {
-        Some(nearest) => format!("unknown kind `{name}`, did you mean `{nearest}`?"),
-        None => format!("unknown kind `{name}`, expected one of: {expected}"),
+        Some(nearest) => format!("unknown kind {}, did you mean `{nearest}`?", quoted(name)),
+        None => format!("unknown kind {}, expected one of: {expected}", quoted(name)),
     }
 }
 
@@ -533,8 +532,8 @@ fn read_plugins(at: &At<'_>, faults: &mut Faults) -> Vec<(PluginChoice, Arc<dyn 
         };
         let Some(kind) = sitemon_plugin::KINDS.iter().find(|kind| kind.name == name) else {
             let message = match nearest(name, &names) {
-                Some(nearest) => format!("unknown plugin `{name}`, did you mean `{nearest}`?"),
-                None => format!("unknown plugin `{name}`, expected one of: {}", names.join(", ")),
+                Some(nearest) => format!("unknown plugin {}, did you mean `{nearest}`?", quoted(name)),
+                None => format!("unknown plugin {}, expected one of: {}", quoted(name), names.join(", ")),
             };
             faults.error(place, &at.path, message);
             continue;

@@ -3,7 +3,7 @@
 
 use super::origins::Origins;
 use sitemon_model::tree::{Fault, Place};
-use sitemon_probe::Files;
+use sitemon_probe::{Files, Unread};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct ReadFile {
 }
 
 /// What a file holds and the hash of it, or why it cannot be read.
-type Content = Result<(Arc<[u8]>, u128), String>;
+type Content = Result<(Arc<[u8]>, u128), Unread>;
 
 #[derive(Debug)]
 struct Origin {
@@ -115,7 +115,7 @@ impl Sources {
         files.iter().all(|file| matches!(self.content(file.path.clone()), Ok((_, hash)) if hash == file.hash))
     }
 
-    fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, String> {
+    fn read(&self, place: Place, path: &str) -> Result<Arc<[u8]>, Unread> {
         let path = self.folder(place.source).join(path);
         let (content, hash) = self.content(path.clone())?;
         self.lock().read.push(ReadFile { path, hash });
@@ -139,14 +139,14 @@ impl Sources {
     }
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let told = |error: &std::io::Error| format!("cannot read {}: {}", path.display(), reason(error));
-    let file = std::fs::File::open(path).map_err(|error| told(&error))?;
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Unread> {
+    let told = |reason: String| Unread { path: path.display().to_string(), reason };
+    let file = std::fs::File::open(path).map_err(|error| told(reason(&error)))?;
     let mut content = Vec::new();
     // What is no file, as a pipe is, does not say how much it holds.
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| told(&error))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| told(reason(&error)))?;
     if content.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("cannot read {}: it is larger than 64MiB, the bound", path.display()));
+        return Err(told("it is larger than 64MiB, the bound".to_owned()));
     }
     Ok(content)
 }
@@ -157,6 +157,7 @@ pub fn reason(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "no permission".to_owned(),
         std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        std::io::ErrorKind::InvalidFilename => "its name is too long".to_owned(),
         _ => error.to_string(),
     }
 }

@@ -48,8 +48,8 @@ pub struct Broken;
 pub enum Top {
     /// There is nothing in it.
     Empty,
-    /// A map, whose keys come next.
-    Map,
+    /// A map, whose keys come next, and where it begins.
+    Map(Place),
     /// Something else.
     Other(Node),
 }
@@ -121,7 +121,7 @@ impl<'s> Reader<'s> {
                 Event::StreamEnd | Event::DocumentEnd => return Ok(Top::Empty),
                 Event::MappingStart(_, anchor, _) => {
                     self.anchors.insert(anchor, None);
-                    return Ok(Top::Map);
+                    return Ok(Top::Map(self.place(span.start)));
                 }
                 event => {
                     let node = self.node_of(event, span, 0, faults)?;

@@ -825,32 +825,44 @@ fn config_check_tells_what_it_found() {
         &folder,
         "config check sitemon.yaml",
         &expect![[r#"
-        exit 0
-        --- stdout
-        sitemon.yaml: no faults
-    "#]],
+            exit 0
+            --- stderr
+            sitemon.yaml: no faults
+        "#]],
     );
     // Without a file it is the one that the other commands read.
     check(
         &folder,
         "config check",
         &expect![[r#"
+            exit 0
+            --- stderr
+            sitemon.yaml: no faults
+        "#]],
+    );
+    folder.write(".env", "A=1\nB 2\nC='3\n");
+    check(
+        &folder,
+        "config check sitemon.yaml",
+        &expect![[r#"
         exit 0
-        --- stdout
-        sitemon.yaml: no faults
+        --- stderr
+        .env:2:1: warning: is left out, expected NAME=VALUE
+        .env:3:1: warning: is left out: its quote is not closed on the same line
+        sitemon.yaml: no faults, 2 warnings
     "#]],
     );
+    folder.write(".env", "A=1\n");
     folder.write("slow.yaml", "sites: [{name: a, url: 'http://h/', interval: 5s, timeout: 10s}]\n");
     check(
         &folder,
         "config check slow.yaml",
         &expect![[r#"
-        exit 0
-        --- stdout
-        slow.yaml: no faults, 1 warning
-        --- stderr
-        slow.yaml:1:60: sites[0].timeout: warning: 10s is longer than the interval of 5s, so a slow check makes the site's next slots `skipped.overlap`
-    "#]],
+            exit 0
+            --- stderr
+            slow.yaml:1:60: sites[0].timeout: warning: 10s is longer than the interval of 5s, so a slow check makes the site's next slots `skipped.overlap`
+            slow.yaml: no faults, 1 warning
+        "#]],
     );
     folder.write("bad.yaml", "sites: [{name: a, url: 'http://h/', intervall: 5s}]\n");
     check(

@@ -79,7 +79,7 @@ impl Trial {
 
     fn show(&self, variables: &[(&str, &str)]) -> String {
         let shown = config::show_in(&Source::default(), &self.environment(variables));
-        self.short(&shown.unwrap_or_else(|error| error.lines().join("\n")))
+        self.short(&shown.map_or_else(|error| error.lines().join("\n"), |shown| shown.yaml))
     }
 
     /// Without the folder's own name.
@@ -317,6 +317,85 @@ fn every_key_can_be_set_by_environment() {
 }
 
 #[test]
+fn variables_stand_in_the_environment_too() {
+    let trial = Trial::new(&[(
+        "sitemon.yaml",
+        "store: {path: '$${A}.db'}\nlocation: ${NOT_SET}\ndefaults: {labels: {a: '${A}'}}\nsites: [{url: 'http://a/'}]",
+    )]);
+    let variables = [
+        ("A", "x"),
+        ("SITEMON__LOCATION", "${A}-${NONE:-y}"),
+        ("SITEMON__SPOOL__PATH", "$${A}"),
+        ("SITEMON__DEFAULTS__LABELS__B", "b${A}"),
+        ("SITEMON__DEFAULTS__REQUEST__HEADERS", "{\"x-token\": \"${TOKEN}\"}"),
+        ("SITEMON__SITES", "[{\"url\": \"http://${A}/\"}]"),
+        ("TOKEN", "tell-nobody"),
+    ];
+    let config = trial.load(&variables).expect("no faults");
+    let site = &config.sites[0].site;
+    assert_eq!((&*config.location, &*site.url), ("x-y", "http://x/"));
+    assert_eq!((&*site.spec.labels["a"], &*site.spec.labels["b"]), ("x", "bx"));
+    let shown = trial.show(&variables);
+    assert!(shown.contains("  path: '$${A}.db'\n") && shown.contains("  path: '$${A}'\n"), "{shown}");
+    assert!(shown.contains("x-token: (hidden)"), "{shown}");
+
+    let faults = trial.load(&[
+        ("A", "x"),
+        ("SITEMON__LOCATION", "${NOT_SET}"),
+        ("SITEMON__GRACE", "${NOT_SET}"),
+        ("SITEMON__LIMITS", "{\"memory\": \"${NOT_SET}\", \"checks_in_flight\": 0}"),
+        ("SITEMON__DEFAULTS__TIMEOUT", "${NOT_SET}"),
+    ]);
+    expect![[r#"
+        $SITEMON__DEFAULTS__TIMEOUT: defaults.timeout: the variable `NOT_SET` is not set, expected it in the environment, or a default: `${NOT_SET:-default}`
+        $SITEMON__LOCATION: location: the variable `NOT_SET` is not set, expected it in the environment, or a default: `${NOT_SET:-default}`
+        $SITEMON__LIMITS: limits.checks_in_flight: `0`, expected 1 or more
+        $SITEMON__LIMITS: limits.memory: the variable `NOT_SET` is not set, expected it in the environment, or a default: `${NOT_SET:-default}`
+        $SITEMON__GRACE: grace: the variable `NOT_SET` is not set, expected it in the environment, or a default: `${NOT_SET:-default}`"#]]
+    .assert_eq(&faults.expect_err("five faults"));
+}
+
+/// JSON from the environment that is broken may hold secrets, so nothing of it is repeated.
+#[test]
+fn broken_json_in_the_environment() {
+    let trial = Trial::new(&[("sitemon.yaml", "sites: [{url: 'http://a/'}]")]);
+    let faults = trial.load(&[
+        ("SITEMON__SITES", "[{\"url\": \"http://a/\", \"request\": {\"auth\": {\"bearer\": \"tell-nobody\"}}"),
+        ("SITEMON__STORE", "{tell-nobody}"),
+        ("SITEMON__DEFAULTS__REQUEST", "{\"headers\": {\"x\": \"tell-nobody\""),
+        ("SITEMON__INCLUDE", "[a-z]/tell.yaml"),
+    ]);
+    expect![[r#"
+        $SITEMON__INCLUDE: include: warning: `[a-z]/tell.yaml` matches no file
+        $SITEMON__STORE: store: is no JSON: key must be a string at line 1 column 2
+        $SITEMON__SITES: sites: is no JSON: EOF while parsing an object at line 1 column 68
+        $SITEMON__DEFAULTS__REQUEST: defaults.request: is no JSON: EOF while parsing an object at line 1 column 31"#]]
+    .assert_eq(&faults.expect_err("four faults"));
+}
+
+/// What is shown can be fed back, but for what is hidden in it.
+#[test]
+fn what_is_shown_is_read_again() {
+    let trial = Trial::new(&[
+        (
+            "conf/sitemon.yaml",
+            "location: 'a$${B}'\nstore: {path: data/x.db}\nspool: {path: '$${X}'}\nmetrics: {listen: '127.0.0.1:0'}\nsites:\n\
+             - name: 'a$${X}'\n  url: 'http://a/$${X}'\n  labels: {a: '$${X}', b: '5', c: '~', d: ' x'}\n  plugins: [{html-stats: {window: 7d}}]\n\
+             \x20 request: {method: POST, body_file: body, headers: {x: '$${X}'}, resolver: ['127.0.0.1:53'], http: '2', ip: '4'}\n\
+             \x20 expect: {status: [2xx, 404], body: {matches: ['$$\\{X'], json: [{path: $.a, equals: '$${X}'}, {path: $.b, equals: '1'}, {path: $.c, equals: 1.0}]}, certificate: 14d}\n",
+        ),
+        ("conf/body", &"$${X} line\n".repeat(500)),
+    ]);
+    let path = |name: &str| Source { file: Some(trial.folder.path().join(name)), ..Source::default() };
+    let shown = config::show_in(&path("conf/sitemon.yaml"), &trial.environment(&[])).expect("no faults").yaml;
+    std::fs::write(trial.folder.path().join("shown.yaml"), &shown).expect("it can be written");
+    let again = config::show_in(&path("shown.yaml"), &trial.environment(&[])).expect("it is read again");
+    assert_eq!(shown, again.yaml);
+    let config = trial.load_from(&path("shown.yaml"), &[]).expect("no faults");
+    assert_eq!((&*config.location, &*config.sites[0].site.name), ("a${B}", "a${X}"));
+}
+
+#[test]
 fn variables_secrets_and_included_files() {
     let trial = Trial::new(&[
         (
@@ -336,7 +415,7 @@ fn variables_secrets_and_included_files() {
     let config = trial.load_from(&source, &variables).expect("no faults");
     assert_eq!(names(&config), ["a", "c", "b", "d"]);
     assert_eq!(&*config.sites[0].site.url, "http://host/");
-    let shown = config::show_in(&source, &trial.environment(&variables)).expect("no faults");
+    let shown = config::show_in(&source, &trial.environment(&variables)).expect("no faults").yaml;
     assert!(shown.contains("body: main") && shown.contains("body: other") && shown.contains("z: plain"), "{shown}");
     assert!(!shown.contains("tell-nobody") && !shown.contains("nor-this"), "{shown}");
     let files: Vec<String> = config.origins.paths().map(|path| trial.short(&path.display().to_string())).collect();
@@ -500,7 +579,7 @@ fn the_schema_accepts_every_example() {
     }
     // What is shown, and what earlier files are converted to, is native.
     let source = Source { file: Some("tests/data/full.yaml".into()), ..Source::default() };
-    let shown = config::show_in(&source, &environment(&[("TOKEN", "x")])).expect("no faults");
+    let shown = config::show_in(&source, &environment(&[("TOKEN", "x")])).expect("no faults").yaml;
     assert_eq!(valid(&shown), Ok(()));
     for file in ["monitors.yml", "config/config.yml", "config.json"] {
         let path = Path::new("tests/data/earlier").join(file);
@@ -680,7 +759,7 @@ fn faults_in_files_of_earlier_systems() {
             all.push('\n');
         }
     }
-    expect![[r"
+    expect![[r#"
         monitors.yml:2:1: colour: warning: unknown key `colour`, expected one of: interval, monitors; it is left aside
         monitors.yml:4:40: monitors[0].pattern: `a(?=b)` is no regular expression, at character 2: look-around is not supported, because patterns run in linear time; ask for what must be there with `matches` and for what must not with `absent`
         monitors.yml:4:50: monitors[0].patern: warning: unknown key `patern`, did you mean `pattern`?; it is left aside
@@ -692,7 +771,7 @@ fn faults_in_files_of_earlier_systems() {
         monitors.yml:11:9: monitors[7]: warning: its name `http://e/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx` is not 1 to 128 printable ASCII characters, so it is called `http://e/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx~2fdfa93b`
         monitors.yml:12:3: monitors[8]: `7`, expected a map
         monitors.yml:13:9: monitors[9].url: `http://z/` does not match $URL_REGEX
-        without.yml: interval: is missing, expected a number of seconds, 0.1 or more
+        without.yml:1:1: interval: is missing, expected a number of seconds, 0.1 or more
         zero.yml:1:11: interval: `0`, expected a number of seconds, 0.1 or more
         targets.yml:1:8: kafka: warning: Kafka and PostgreSQL come with a later version: observations stay in the embedded store
         targets.yml:1:8: kafka: warning: the file kafka/ca.pem, for TLS to Kafka, is missing
@@ -705,7 +784,7 @@ fn faults_in_files_of_earlier_systems() {
         targets.yml:5:3: targets[1].check_interval_seconds: is missing, expected a number of seconds, 0.1 or more
         collector.json:1:65: monitor.retrydelay: warning: is left aside: what failed is checked again in the next slot
         collector.json:1:100: monitor.sites[1].url: is missing, expected a URL such as https://shop.example/
-    "]].assert_eq(&all);
+    "#]].assert_eq(&all);
     // `run` goes on with the others.
     let source = Source { file: Some(trial.folder.path().join("monitors.yml")), ..Source::default() };
     let config = trial.load_from(&source, &[]).expect("the others run");

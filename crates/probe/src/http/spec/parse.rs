@@ -9,7 +9,7 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sitemon_model::HttpVersion;
-use sitemon_model::tree::{At, Faults, Fields, Value};
+use sitemon_model::tree::{At, Faults, Fields, Value, is_path, is_pem, quoted};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -47,22 +47,22 @@ pub fn parse(fields: &mut Fields<'_>, common: &Common, faults: &mut Faults) -> O
 /// no password.
 pub fn validate_url(text: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected a URL such as https://shop.example/";
-    let shown = || without_user(text);
+    let shown = || quoted(&without_user(text));
     let url = Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => format!("`{}` has no scheme, {EXPECTED}", shown()),
-        error => format!("`{}` is no URL ({error}), {EXPECTED}", shown()),
+        url::ParseError::RelativeUrlWithoutBase => format!("{} has no scheme, {EXPECTED}", shown()),
+        error => format!("{} is no URL ({error}), {EXPECTED}", shown()),
     })?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds user information, expected that in `request.auth`".to_owned());
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("`{}` has the scheme `{}`, expected http or https", shown(), url.scheme()));
+        return Err(format!("{} has the scheme `{}`, expected http or https", shown(), url.scheme()));
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("`{}` has no host, {EXPECTED}", shown()));
+        return Err(format!("{} has no host, {EXPECTED}", shown()));
     }
     if url.port() == Some(0) {
-        return Err(format!("`{}` has the port 0, at which nobody can listen", shown()));
+        return Err(format!("{} has the port 0, at which nobody can listen", shown()));
     }
     Ok(())
 }
@@ -289,6 +289,7 @@ fn read_auth(at: &At<'_>, common: &Common, faults: &mut Faults) -> Option<Auth> 
     let basic_at = fields.take("basic");
     let bearer_at = fields.take("bearer");
     let given = [&basic_at, &bearer_at].into_iter().flatten().count();
+    let told = !fields.is_map() || fields.unknown().next().is_some();
     fields.finish(faults);
     let basic = basic_at.and_then(|at| {
         let mut fields = at.map(faults);
@@ -318,7 +319,9 @@ fn read_auth(at: &At<'_>, common: &Common, faults: &mut Faults) -> Option<Auth> 
         Some(Auth::Bearer(token))
     });
     if given != 1 {
-        at.error(faults, "expected one of: basic, bearer");
+        if given > 1 || !told {
+            at.error(faults, "expected one of: basic, bearer");
+        }
         return None;
     }
     basic.or(bearer)
@@ -594,7 +597,7 @@ fn read_pattern(at: &At<'_>, faults: &mut Faults) -> Option<Pattern> {
             None
         }
         Err(message) => {
-            at.error(faults, format!("`{text}` {message}"));
+            at.error(faults, format!("{} {message}", quoted(text)));
             None
         }
     }
@@ -646,7 +649,10 @@ fn read_json_path<'n>(at: &At<'n>, faults: &mut Faults) -> Option<(&'n str, serd
         }
         Err(error) => {
             let after = error.position();
-            at.error(faults, format!("`{text}` is no JSONPath (RFC 9535), understood up to character {after}"));
+            at.error(
+                faults,
+                format!("{} is no JSONPath (RFC 9535), understood up to character {after}", at.node.describe()),
+            );
             None
         }
     }
@@ -715,8 +721,12 @@ fn read_file(at: &At<'_>, common: &Common, faults: &mut Faults) -> Option<Arc<[u
     let path = at.str(faults)?;
     match common.files.read(at.node.place, path) {
         Ok(content) => Some(content),
-        Err(message) => {
-            at.error(faults, message);
+        Err(error) => {
+            // A key without its frame is one line of letters that could be a name; names of keys have an ending, or
+            // begin at the root.
+            let may_be_key = at.path.ends_with(".key") && !path.starts_with('/') && !path.contains('.');
+            let told = is_path(path) && !at.node.secret && !may_be_key;
+            at.error(faults, if told { error.to_string() } else { error.without_path() });
             None
         }
     }
@@ -725,7 +735,7 @@ fn read_file(at: &At<'_>, common: &Common, faults: &mut Faults) -> Option<Arc<[u
 /// PEM: the path of a file, `{file: PATH}`, or the PEM itself, which is how it comes from the environment.
 fn read_pem(at: &At<'_>, common: &Common, faults: &mut Faults) -> Option<Arc<[u8]>> {
     match &at.node.value {
-        Value::Scalar { text, .. } if text.contains("-----BEGIN ") => Some(Arc::from(text.as_bytes())),
+        Value::Scalar { text, .. } if is_pem(text) => Some(Arc::from(text.as_bytes())),
         Value::Scalar { .. } => read_file(at, common, faults),
         _ => secret_text(at, common, faults).map(|(text, _)| Arc::from(text.into_bytes())),
     }

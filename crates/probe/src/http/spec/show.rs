@@ -2,6 +2,7 @@
 
 use super::{Auth, Expect, ExpectBody, HttpChoice, IpChoice, JsonTest, Pattern, ProxyScheme, Request, Resolver, Tls};
 use serde_json::{Map, Value, json};
+use sitemon_model::tree::is_pem;
 use sitemon_model::unit::{show_duration, show_size};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -96,13 +97,11 @@ fn show_request(request: &Request) -> Map<String, Value> {
 
 fn show_tls(tls: &Tls) -> Map<String, Value> {
     let mut shown = Map::new();
-    for (name, pem) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
-        if let Some(pem) = pem {
-            shown.insert(name.to_owned(), content(pem));
+    // What is in PEM says nothing to people, and a certificate may have its key beside it.
+    for (name, pem) in [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)] {
+        if pem.is_some() {
+            shown.insert(name.to_owned(), json!(HIDDEN));
         }
-    }
-    if tls.key.is_some() {
-        shown.insert("key".to_owned(), json!(HIDDEN));
     }
     if let Some(name) = &tls.server_name {
         shown.insert("server_name".to_owned(), json!(name));
@@ -194,10 +193,14 @@ fn named(patterns: &[(Arc<str>, Pattern)]) -> Value {
     Value::Object(patterns.iter().map(|(name, pattern)| (name.to_string(), json!(&*pattern.0))).collect())
 }
 
-/// A text as it is; what is no text, or came from a file with many lines, by its size.
+/// Bytes of a body that is shown as it is.
+const SHOWN_BYTES_MAX: usize = 64 << 10;
+
+/// A text as it is, so that what is shown can be read again; what is no text, or a very long one, by its size.
 fn content(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
-        Ok(text) if bytes.len() <= 1024 => json!(text),
+        Ok(text) if is_pem(text) => json!(HIDDEN),
+        Ok(text) if bytes.len() <= SHOWN_BYTES_MAX => json!(text),
         _ => json!(format!("({} bytes)", bytes.len())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::parse::{PATTERN_BYTES_LEAST, bytes_most};
 use super::{Auth, ConnectTo, ProxyScheme, Resolver, parse, show, validate_url};
-use crate::{Common, Files};
+use crate::{Common, Files, Unread};
 use sitemon_model::tree::{At, Faults, Node};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ fn common() -> Common {
     let files = Files::new(|_, path| match path {
         "token" => Ok(Arc::from(&b"abc\r\n"[..])),
         "body" => Ok(Arc::from(&b"a: 1\n"[..])),
-        path => Err(format!("cannot read {path}: no such file")),
+        path => Err(Unread { path: path.to_owned(), reason: "no such file".to_owned() }),
     });
     Common { secure: Some(false), files, ..Common::default() }
 }
