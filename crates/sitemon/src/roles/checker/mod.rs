@@ -235,7 +235,7 @@ impl Latests {
 /// Of the time that an observation may wait for its transaction, the part that it waits in its lane: most of it,
 /// because each handing over wakes other threads.
 pub fn held(flush: Duration) -> Duration {
-    flush * 3 / 4
+    flush * 15 / 16
 }
 
 /// The lane of a site.
