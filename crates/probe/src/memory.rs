@@ -26,13 +26,13 @@ const USUAL_SHARE: u64 = 256;
 /// What all running checks may hold together. Shared by all runtimes.
 #[derive(Debug)]
 pub struct Memory {
-    /// Bytes in all.
-    bound: u64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Bytes in all, for those that begin from now on.
+    bound: u64,
     /// Bytes that are held.
     held: u64,
     /// Reservations so far; each has its number, so that the older have the smaller.
@@ -57,11 +57,19 @@ enum Need {
     First,
 }
 
+/// What one asks for.
 #[derive(Debug)]
-struct Waiter {
+struct Asks {
     bytes: u64,
     /// What it holds meanwhile.
     holds: u64,
+    /// The bound when it began.
+    bound: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    asks: Asks,
     granted: oneshot::Sender<()>,
 }
 
@@ -78,12 +86,20 @@ pub struct BeyondBound {
 impl Memory {
     /// A bound of so many bytes.
     pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { bound: bytes, state: Mutex::default() })
+        Arc::new(Self { state: Mutex::new(State { bound: bytes, ..State::default() }) })
     }
 
     /// Bytes in all.
-    pub const fn bound(&self) -> u64 {
-        self.bound
+    pub fn bound(&self) -> u64 {
+        self.lock().bound
+    }
+
+    /// Sets another bound. What is held stays held, and who began under a larger one may still use that: nothing
+    /// that is under way fails by it.
+    pub fn set_bound(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.bound = bytes;
+        state.hand_out();
     }
 
     /// Bytes that are held now.
@@ -102,57 +118,62 @@ impl Memory {
     pub fn nothing(self: &Arc<Self>) -> Reservation {
         let mut state = self.lock();
         state.numbered += 1;
-        Reservation { memory: self.clone(), number: state.numbered, first: 0, bytes: 0 }
+        Reservation { memory: self.clone(), number: state.numbered, bound: state.bound, first: 0, bytes: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Whether so many bytes more may be taken now by one that holds some.
-    fn fits(&self, state: &State, need: Need, number: u64, bytes: u64, holds: u64) -> bool {
-        let held = state.held + bytes;
-        let eighth = self.bound / 8;
+impl State {
+    /// The bound for one that began under this one.
+    fn bound_of(&self, began: u64) -> u64 {
+        self.bound.max(began)
+    }
+
+    /// Whether what this one asks for may be taken now.
+    fn fits(&self, need: Need, number: u64, asks: &Asks) -> bool {
+        let Asks { bytes, holds, bound } = *asks;
+        let (held, bound) = (self.held + bytes, self.bound_of(bound));
+        let eighth = bound / 8;
         let leaves = match need {
             Need::Last => 0,
-            _ if state.pressed.first() == Some(&number) => 0,
+            _ if self.pressed.first() == Some(&number) => 0,
             Need::Usual => 2 * eighth,
             Need::Next => 2 * eighth + eighth / 2,
-            Need::First => (3 * eighth).max(state.claimed().min(6 * eighth)),
+            Need::First => (3 * eighth).max(self.claimed().min(6 * eighth)),
             Need::Large => 5 * eighth,
         };
         // Who is alone waits for nobody.
-        held <= self.bound && (held <= self.bound - leaves || state.held == holds)
+        held <= bound && (held <= bound - leaves || self.held == holds)
     }
 
     /// Gives what there is to those that wait for it.
-    fn hand_out(&self, state: &mut State) {
+    fn hand_out(&mut self) {
         for need in [Need::Last, Need::Usual, Need::Next, Need::Large, Need::First] {
             let mut from = 0;
-            while let Some((&key, waiter)) = state.waiting.range((need, from)..=(need, u64::MAX)).next() {
-                let Waiter { bytes, holds, .. } = *waiter;
+            while let Some((&key, waiter)) = self.waiting.range((need, from)..=(need, u64::MAX)).next() {
                 from = key.1 + 1;
-                if !self.fits(state, need, key.1, bytes, holds) {
+                if !self.fits(need, key.1, &waiter.asks) {
                     // Who ends at once may be overtaken: what the other gives back comes to it in a moment.
                     if need == Need::Last {
                         continue;
                     }
                     break;
                 }
-                let Some(waiter) = state.waiting.remove(&key) else { break };
-                state.held += bytes;
+                let Some(waiter) = self.waiting.remove(&key) else { break };
+                self.held += waiter.asks.bytes;
                 // One that has stopped to wait gives it back when it notices.
                 let _ = waiter.granted.send(());
             }
         }
     }
-}
 
-impl State {
     /// Bytes that the eldest waits for that comes to its end with them.
     fn claimed(&self) -> u64 {
         let last = self.waiting.range((Need::Last, 0)..=(Need::Last, u64::MAX)).next();
-        last.map_or(0, |(_, waiter)| waiter.bytes)
+        last.map_or(0, |(_, waiter)| waiter.asks.bytes)
     }
 
     /// Whether others are to be served before this one.
@@ -166,6 +187,8 @@ impl State {
 pub struct Reservation {
     memory: Arc<Memory>,
     number: u64,
+    /// The bound when it began.
+    bound: u64,
     /// Bytes that it began with.
     first: u64,
     bytes: u64,
@@ -181,7 +204,7 @@ impl Reservation {
     pub async fn grow(&mut self, bytes: usize) -> Result<(), BeyondBound> {
         let need = match self.bytes {
             0 => Need::First,
-            held if held + bytes as u64 > self.memory.bound / USUAL_SHARE => Need::Large,
+            held if held + bytes as u64 > self.bound / USUAL_SHARE => Need::Large,
             held if held <= self.first => Need::Next,
             _ => Need::Usual,
         };
@@ -202,11 +225,7 @@ impl Reservation {
     }
 
     async fn take(&mut self, need: Need, bytes: u64) -> Result<(), BeyondBound> {
-        let bound = self.memory.bound;
-        if self.bytes + bytes > bound {
-            return Err(BeyondBound { asked: self.bytes + bytes, bound });
-        }
-        if let Some(granted) = self.ask(need, bytes) {
+        if let Some(granted) = self.ask(need, bytes)? {
             let mut waiting = Waiting { memory: &self.memory, key: (need, self.number), bytes };
             // The sender lives until it has sent.
             let _ = granted.await;
@@ -220,11 +239,15 @@ impl Reservation {
     }
 
     /// Takes it, or stands in line for it.
-    fn ask(&self, need: Need, bytes: u64) -> Option<oneshot::Receiver<()>> {
+    fn ask(&self, need: Need, bytes: u64) -> Result<Option<oneshot::Receiver<()>>, BeyondBound> {
         let mut state = self.memory.lock();
+        let bound = state.bound_of(self.bound);
+        if self.bytes + bytes > bound {
+            return Err(BeyondBound { asked: self.bytes + bytes, bound });
+        }
+        let asks = Asks { bytes, holds: self.bytes, bound: self.bound };
         let fits = |state: &mut State| {
-            let fits =
-                !state.must_wait(need, self.number) && self.memory.fits(state, need, self.number, bytes, self.bytes);
+            let fits = !state.must_wait(need, self.number) && state.fits(need, self.number, &asks);
             state.held += if fits { bytes } else { 0 };
             fits
         };
@@ -232,14 +255,14 @@ impl Reservation {
             state.pressed.insert(self.number);
         }
         if fits(&mut state) {
-            return None;
+            return Ok(None);
         }
         if need != Need::First && state.pressed.insert(self.number) && fits(&mut state) {
-            return None;
+            return Ok(None);
         }
         let (granted, receiver) = oneshot::channel();
-        state.waiting.insert((need, self.number), Waiter { bytes, holds: self.bytes, granted });
-        Some(receiver)
+        state.waiting.insert((need, self.number), Waiter { asks, granted });
+        Ok(Some(receiver))
     }
 }
 
@@ -248,7 +271,7 @@ impl Drop for Reservation {
         let mut state = self.memory.lock();
         state.pressed.remove(&self.number);
         state.held -= self.bytes;
-        self.memory.hand_out(&mut state);
+        state.hand_out();
     }
 }
 
@@ -270,7 +293,7 @@ impl Drop for Waiting<'_> {
             // It was granted at the last moment.
             state.held -= self.bytes;
         }
-        self.memory.hand_out(&mut state);
+        state.hand_out();
     }
 }
 
@@ -387,6 +410,30 @@ mod tests {
         drop(waiting);
         begin(&mut others).await;
         assert_eq!(others.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn another_bound_holds_for_those_that_begin() {
+        let memory = Memory::new(16 << 20);
+        let mut large = memory.reserve(4 * MIB).await.unwrap();
+        let mut waiting = Box::pin(memory.reserve(12 * MIB));
+        assert!(now(&mut waiting).await.is_none());
+        // More room comes to those that wait.
+        memory.set_bound(64 << 20);
+        let other = now(&mut waiting).await.unwrap().unwrap();
+        drop(waiting);
+        // Less room takes nothing away: who began with more goes on, and ends, with what it may have.
+        memory.set_bound(1 << 20);
+        assert_eq!((memory.held(), memory.bound()), (16 << 20, 1 << 20));
+        drop(other);
+        now(large.grow_to_end(10 * MIB)).await.unwrap().unwrap();
+        assert_eq!(large.grow_to_end(3 * MIB).await.unwrap_err(), BeyondBound { asked: 17 << 20, bound: 16 << 20 });
+        // Who begins waits until there is less than the new bound, and cannot have more than it.
+        let mut waiting = Box::pin(memory.reserve(MIB / 2));
+        assert!(now(&mut waiting).await.is_none());
+        assert_eq!(memory.reserve(2 * MIB).await.unwrap_err(), BeyondBound { asked: 2 << 20, bound: 1 << 20 });
+        drop(large);
+        assert_eq!(now(&mut waiting).await.unwrap().unwrap().bytes(), MIB / 2);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use crate::http::{Certificates, Names};
 use crate::memory::Memory;
 use crate::policy::Policy;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Bytes of one buffer into which answers are read.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -43,25 +43,51 @@ impl Default for SharedOptions {
 /// What the checks of one runtime share.
 #[derive(Debug)]
 pub struct Shared {
-    pub(crate) policy: Policy,
     pub(crate) memory: Arc<Memory>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) names: Names,
-    pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
+    rules: RwLock<Arc<Rules>>,
+}
+
+/// What may change while checks run; each ends by those with which it began.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    /// Idle connections: those to addresses that another policy allowed are not used under this one.
+    pub(crate) pool: Pool,
+}
+
+impl Rules {
+    fn new(policy: Policy, idle_connections_max: usize) -> Arc<Self> {
+        Arc::new(Self { policy, pool: Pool::new(idle_connections_max) })
+    }
 }
 
 impl Shared {
     /// Opens nothing yet: files and sockets are opened when a check needs them.
     pub fn new(options: SharedOptions) -> Arc<Self> {
         Arc::new(Self {
-            policy: options.policy,
             memory: options.memory,
             certificates: options.certificates,
             names: Names::new(options.resolv_conf, options.hosts),
-            pool: Pool::new(options.idle_connections_max),
             buffers: Buffers(Mutex::new(Vec::new())),
+            rules: RwLock::new(Rules::new(options.policy, options.idle_connections_max)),
         })
+    }
+
+    /// Refuses other addresses, and keeps so many idle connections at most, for checks that begin from now on. Where
+    /// one of the two is new, idle connections are closed.
+    pub fn set_rules(&self, policy: &Policy, idle_connections_max: usize) {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        if rules.policy != *policy || rules.pool.max() != idle_connections_max {
+            *rules = Rules::new(policy.clone(), idle_connections_max);
+        }
+    }
+
+    /// For a check that begins.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Telemetry {
     pub waiting: Gauge,
     /// Sites that are checked.
     pub sites: Gauge,
-    /// Series of single sites are shown while there are no more sites than these.
+    /// Series of single sites are shown while there are no more sites than these; negative: never.
     sites_shown_max: AtomicI64,
     slots_passed: Counter,
     clock_steps: Counter,
@@ -187,7 +187,7 @@ impl Telemetry {
             in_flight,
             waiting,
             sites,
-            sites_shown_max: AtomicI64::new(0),
+            sites_shown_max: AtomicI64::new(-1),
             slots_passed,
             clock_steps,
             untold: Mutex::default(),
@@ -213,9 +213,10 @@ impl Telemetry {
         }
     }
 
-    /// Shows series of single sites, as long as there are no more sites than these.
-    pub fn show_sites(&self, most: usize) {
-        self.sites_shown_max.store(i64::try_from(most).unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// Shows series of single sites, as long as there are no more sites than these; at first, and with `None`, never.
+    pub fn show_sites(&self, most: Option<usize>) {
+        let most = most.map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX));
+        self.sites_shown_max.store(most, Ordering::Relaxed);
     }
 
     /// Whether series of single sites are shown now.

@@ -16,7 +16,7 @@ use crate::http::spec::{HttpChoice, IpChoice, Proxy, ProxyScheme};
 use crate::http::timeline::Trace;
 use crate::http::tls::{self, Chain};
 use crate::memory::{BeyondBound, Reservation};
-use crate::shared::Shared;
+use crate::shared::{Rules, Shared};
 use bytes::Bytes;
 use sitemon_model::{Cause, Certificate, Code, HttpVersion, Phase, Site};
 use std::net::IpAddr;
@@ -48,6 +48,7 @@ pub(crate) struct Context<'a> {
     pub(crate) check: &'a HttpCheck,
     pub(crate) site: &'a Site,
     pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) rules: &'a Rules,
     /// With `ip: each`: the address that is checked; its lookup is on the trace already.
     pub(crate) fixed: Option<IpAddr>,
 }
@@ -258,7 +259,7 @@ async fn hop(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<LibcTu
         port: ask.port(),
     });
     if let Some(key) = &key
-        && let Some(mut line) = ctx.shared.pool.take(key)
+        && let Some(mut line) = ctx.rules.pool.take(key)
     {
         let hop = run.trace.current();
         hop.reused = true;
@@ -291,7 +292,7 @@ fn settle(
 ) -> Result<Landed, Cause> {
     let (landed, keep) = landed?;
     if keep && let Some(key) = key {
-        ctx.shared.pool.give(key.clone(), line, ctx.check.request.limits.idle_connections as usize);
+        ctx.rules.pool.give(key.clone(), line, ctx.check.request.limits.idle_connections as usize);
     }
     Ok(landed)
 }
@@ -351,7 +352,7 @@ async fn direct(ctx: Context<'_>, run: &mut Run, ask: &Ask<'_>, turn: Option<Lib
             port,
             more: lookup.as_mut().map(|lookup| (lookup, &ctx.shared.names)),
             timeout: request.connect_timeout,
-            policy: Some(&ctx.shared.policy),
+            policy: Some(&ctx.rules.policy),
         },
         &mut run.trace,
     );
@@ -405,7 +406,7 @@ async fn through(
         None => (host_text(ask.url), ask.port()),
     };
     let literal: Option<IpAddr> = name.parse().ok();
-    let policy = &ctx.shared.policy;
+    let policy = &ctx.rules.policy;
     let refused = |address: IpAddr| {
         policy
             .refuses(address)

@@ -334,7 +334,8 @@ impl Check for HttpCheck {
                 return not_made(&task, Cause::new(Code::OwnFailure, what));
             }
         };
-        let ctx = Context { check: self, site: task.site, shared: task.shared, fixed: None };
+        let rules = task.shared.rules();
+        let ctx = Context { check: self, site: task.site, shared: task.shared, rules: &rules, fixed: None };
         let run = Run::new(Trace::start(), held);
         let (done, addresses) = if self.request.ip == IpChoice::Each {
             Box::pin(self.each(ctx, run, turn)).await

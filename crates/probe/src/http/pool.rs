@@ -41,6 +41,11 @@ impl Pool {
         Self { max, idle: Mutex::new(Idle { lines: HashMap::new(), count: 0, swept: Instant::now() }) }
     }
 
+    /// Connections that are kept in all.
+    pub(crate) const fn max(&self) -> usize {
+        self.max
+    }
+
     /// An idle connection that seems to stand still, the one used last first.
     pub(crate) fn take(&self, key: &PoolKey) -> Option<Line> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -41,7 +43,7 @@ async fn the_next_is_tried_beside_one_that_hangs() {
     let (site, names) = (FaultySite::start().expect("a site"), FaultyNames::start().expect("names"));
     let hanging = site.open(Scheme::Http, "backlog-full").expect("a port");
     // A port that hangs on 127.0.0.1 and on ::1, while another address of the same port answers.
-    let listener = tokio::net::TcpListener::bind(("127.0.0.9", hanging.port())).await.expect("a port");
+    let listener = TcpListener::bind(("127.0.0.9", hanging.port())).await.expect("a port");
     let server = tokio::spawn(async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -154,6 +156,37 @@ async fn refused_addresses_are_not_dialled() {
     assert_eq!(observation.hops.len(), 2);
     let metadata = ready_in("http://169.254.169.254/", TIMEOUT, &json!({}), Shared::new(SharedOptions::default()));
     assert_eq!(told(&metadata.check().await), "unknown: policy.address");
+}
+
+#[tokio::test]
+async fn another_policy_holds_for_checks_that_begin() {
+    let site = FaultySite::start().expect("a site");
+    let shared = refusing(&["metadata"]);
+    let options = json!({"request": {"connection": "reuse"}});
+    let url = site.url(Scheme::Http, "page").expect("a URL");
+    let check = ready_in(&url, TIMEOUT, &options, shared.clone());
+    assert_eq!(told(&check.check().await), "up");
+    assert!(check.check().await.hops[0].reused);
+    // One that is under way follows its redirect by the rules with which it began.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let moved = format!("http://{}/", listener.local_addr().expect("an address"));
+    let moved = ready_in(&moved, TIMEOUT, &json!({}), shared.clone());
+    let (moved, ()) = tokio::join!(moved.check(), async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        shared.set_rules(&Policy::of(&["loopback"]).expect("a policy"), 256);
+        let answer = format!("HTTP/1.1 302 Found\r\nlocation: {url}\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.expect("it reads");
+    });
+    assert_eq!((told(&moved).as_str(), moved.hops.len()), ("up", 2), "{}", why(&moved));
+    // An idle connection to what is refused from now on is not used.
+    let observation = check.check().await;
+    assert_eq!(told(&observation), "unknown: policy.address", "{}", why(&observation));
+    assert!(!observation.hops[0].reused);
+    // And what is allowed again is.
+    shared.set_rules(&Policy::open(), 256);
+    let observation = check.check().await;
+    assert_eq!((told(&observation).as_str(), observation.hops[0].reused), ("up", false));
+    assert!(check.check().await.hops[0].reused);
 }
 
 #[tokio::test]

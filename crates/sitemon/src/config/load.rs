@@ -91,8 +91,6 @@ pub struct Outcome {
     pub config: Option<Config>,
     /// What it was read from, for whoever watches it.
     pub origins: Origins,
-    /// What is in force besides the sites, in native form.
-    pub shown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Reads the configuration in this file; without one, what the environment gives.
@@ -660,10 +658,11 @@ impl Loader<'_> {
                 warnings: faults.iter().map(|fault| super::sources::line(&sources, fault)).collect(),
                 converted: self.converted.take(),
                 spool,
+                shown,
                 known: Arc::new(self.sites.take_known()),
             })
         })();
-        Outcome { sources, faults, config: config.filter(|_| !errors), origins: self.sources.origins(), shown }
+        Outcome { sources, faults, config: config.filter(|_| !errors), origins: self.sources.origins() }
     }
 }
 

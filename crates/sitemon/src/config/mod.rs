@@ -72,6 +72,8 @@ pub struct Config {
     pub converted: Option<String>,
     /// Where what the bus does not take is kept meanwhile; used only where the bus is not local.
     pub spool: Spool,
+    /// What is in force besides the sites, in native form, secrets hidden.
+    pub shown: serde_json::Map<String, serde_json::Value>,
     /// What was read of its sites, for [`load_again`].
     pub known: Arc<Known>,
 }
@@ -243,10 +245,10 @@ pub fn show(source: &Source) -> Result<Native, ConfigError> {
 pub fn show_in(source: &Source, environment: &Environment) -> Result<Native, ConfigError> {
     let file = locate(source, environment).ok_or_else(|| nothing_found(environment))?;
     let purpose = Purpose { local: source.local, sites: true, strict: false };
-    let mut outcome = load::read(Some(&file), environment, purpose);
-    let mut shown = std::mem::take(&mut outcome.shown);
+    let outcome = load::read(Some(&file), environment, purpose);
     let (sources, faults) = (outcome.sources.clone(), outcome.faults.clone());
-    let config = finish(outcome)?;
+    let mut config = finish(outcome)?;
+    let mut shown = std::mem::take(&mut config.shown);
     show::absolute_paths(&mut shown);
     shown.insert("sites".to_owned(), serde_json::Value::Array(config.sites.iter().map(show::site).collect()));
     let mut shown = Node::from_json(&serde_json::Value::Object(shown));

@@ -5,14 +5,16 @@ use super::reload::Changes;
 use super::writer::{self, Rules};
 use super::{ASK_AGAIN, patiently};
 use crate::clock::Clock;
-use crate::config::Watched;
+use crate::config::{Limits, Watched};
 use crate::telemetry::Telemetry;
 use anyhow::Context as _;
 use sitemon_bus::Bus;
 use sitemon_probe::http::Certificates;
+use sitemon_probe::policy::Policy;
 use sitemon_store::{Retention, RunStart, SiteRecord, Store, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// However short the grace is, or whatever the running checks left of it: what was observed has so long to be stored.
@@ -43,6 +45,7 @@ pub struct Local {
     checker: Checker,
     writing: Writing,
     rules: Rules,
+    retention: watch::Sender<Retention>,
     /// This run in the journal.
     run: i64,
     /// The sites that are watched, sorted by name.
@@ -60,6 +63,7 @@ impl Local {
         let rules = Rules::default();
         rules.learn(&first.sites);
         let baselines = patiently(|| rules.seed(&*store, clock.wall())).await.context("cannot read the baselines")?;
+        let (retention, keeps) = watch::channel(retention);
         let start = RunStart {
             at: clock.wall(),
             location: location.clone(),
@@ -72,7 +76,7 @@ impl Local {
             bus: bus.clone(),
             store: store.clone(),
             flush: flush.saturating_sub(checker::held(flush)),
-            retention,
+            retention: keeps,
             telemetry: telemetry.clone(),
             rules: rules.clone(),
             baselines,
@@ -80,7 +84,8 @@ impl Local {
             stream: format!("observations/{location}"),
         }))));
         let checker = Checker::start(checker)?;
-        let mut local = Self { clock, bus, store, telemetry, checker, writing, rules, run, sites: Vec::new() };
+        let sites = Vec::new();
+        let mut local = Self { clock, bus, store, telemetry, checker, writing, rules, retention, run, sites };
         local.change(first).await;
         local.telemetry.loaded(local.clock.wall());
         Ok(local)
@@ -99,6 +104,13 @@ impl Local {
     /// What is known of certificates, to read the machine's roots again.
     pub fn certificates(&self) -> Arc<Certificates> {
         self.checker.certificates()
+    }
+
+    /// Brings other limits and another policy into force for checks that begin from now on, with so many sites to
+    /// come, and keeps what is stored so long; ends when they are.
+    pub async fn limit(&mut self, limits: Limits, network: &Policy, retention: Retention, sites: usize) {
+        self.checker.limit(limits, network, sites).await;
+        self.retention.send_if_modified(|before| std::mem::replace(before, retention) != retention);
     }
 
     /// Brings other sites into force, of which [`Changes::between`] told what they change; ends when they are.

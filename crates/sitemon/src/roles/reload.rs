@@ -3,6 +3,7 @@
 use crate::config::{FOLDERS_MAX, Origins, Watched};
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
+use serde_json::{Map, Value};
 use sitemon_model::Spec;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -69,6 +70,27 @@ impl Changes {
         let same = self.sites.len() - self.watch.len();
         format!("{} sites added, {changed} changed, {} removed, {same} as before", self.added, self.forget.len())
     }
+}
+
+/// The keys, as `limits.memory`, whose values two configurations differ in; of those that are shown beside the sites.
+pub fn keys_between(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut keys = Vec::new();
+    let nothing = Map::new();
+    for name in names {
+        match (before.get(name), after.get(name)) {
+            (Some(Value::Object(before)), Some(Value::Object(after))) => nested(name, before, after, &mut keys),
+            (None, Some(Value::Object(map))) => nested(name, &nothing, map, &mut keys),
+            (Some(Value::Object(map)), None) => nested(name, map, &nothing, &mut keys),
+            (before, after) if before != after => keys.push(name.clone()),
+            _ => {}
+        }
+    }
+    keys
+}
+
+fn nested(name: &str, before: &Map<String, Value>, after: &Map<String, Value>, keys: &mut Vec<String>) {
+    keys.extend(keys_between(before, after).into_iter().map(|key| format!("{name}.{key}")));
 }
 
 /// Compares how sites are watched; sites that are configured alike share it, so few comparisons are made.

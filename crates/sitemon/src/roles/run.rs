@@ -2,12 +2,12 @@
 
 use super::checker::{self, Lanes};
 use super::local::{self, Local};
-use super::reload::{Changes, FileWatch};
+use super::reload::{self, Changes, FileWatch};
 use super::{Failure, patiently};
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, ConfigError, Metrics, Source};
 use crate::runtime;
-use crate::serve::{self, Readiness, Shown};
+use crate::serve::{Readiness, Server, Shown};
 use crate::telemetry::Telemetry;
 use anyhow::Context as _;
 use sitemon_store::{Access, StoreError};
@@ -15,7 +15,6 @@ use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// The journal of runs says at least so often that the process is alive.
 const JOURNAL_EVERY: Duration = Duration::from_secs(5);
@@ -43,20 +42,19 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
     let telemetry = Arc::new(Telemetry::new(version, &config.location));
     let readiness = Arc::new(Readiness::default());
     readiness.waits_for(&["store"]);
-    let stop = CancellationToken::new();
-    let shown =
-        Shown { telemetry: telemetry.clone(), readiness: readiness.clone(), latests: Arc::new(OnceLock::new()) };
+    let latests = Arc::new(OnceLock::new());
+    let shown = Shown { telemetry: telemetry.clone(), readiness: readiness.clone(), latests: latests.clone() };
+    let mut server = Server::new(shown);
     if let Some(Metrics { listen: address, sites }) = config.metrics {
-        telemetry.show_sites(sites);
-        let bound = serve::listen(address, shown.clone(), stop.clone()).await;
+        telemetry.show_sites(Some(sites));
+        let bound = server.listen(Some(address)).await;
         // A second `run` of the same file meets the first one's port before its store; only the store can name it.
         if bound.is_err()
             && let Err(error @ StoreError::Held { .. }) = config.store.open(Access::Write("run")).await
         {
             return Err(anyhow::Error::new(error).context("cannot open the store").into());
         }
-        let bound = bound.with_context(|| format!("metrics.listen: cannot listen on {address}"))?;
-        tracing::info!("metrics at http://{bound}/metrics");
+        bound.with_context(|| format!("metrics.listen: cannot listen on {address}"))?;
     }
 
     let store = tokio::select! {
@@ -79,7 +77,6 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
             bus,
             telemetry: telemetry.clone(),
             sites: config.sites.len(),
-            keep_latest: config.metrics.is_some(),
             tell_first: config.sites.len() <= TELL_FIRST,
         },
         store: store.clone(),
@@ -94,7 +91,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         }
     };
     // Whoever set it first asks the same lanes.
-    let _ = shown.latests.set(local.latests());
+    let _ = latests.set(local.latests());
     readiness.waits_for(&[]);
     tell_ready(local.enabled());
 
@@ -118,7 +115,7 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
                 if let Some(files) = &mut files {
                     files.follow(std::mem::take(&mut new.origins));
                 }
-                take_over(new, &config, &mut local, &telemetry).await;
+                take_over(new, &mut config, &mut local, &mut server, &telemetry).await;
             }
             Ok(Err(error)) => {
                 if let Some(files) = &mut files {
@@ -140,29 +137,32 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
             return Err(Failure::Own(anyhow::anyhow!("told twice to stop: what was not stored yet is lost")));
         }
     }
-    stop.cancel();
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Brings a new configuration into force as far as that needs no restart.
-async fn take_over(new: Config, running: &Config, local: &mut Local, telemetry: &Telemetry) {
+async fn take_over(new: Config, running: &mut Config, local: &mut Local, server: &mut Server, telemetry: &Telemetry) {
     for warning in &new.warnings {
         tracing::warn!("{warning}");
     }
-    let fixed = [
-        ("location", new.location != running.location),
-        ("limits", new.limits != running.limits),
-        ("network", new.network != running.network),
-        ("store", new.store.show() != running.store.show() || new.flush != running.flush),
-        ("retention", new.retention != running.retention),
-        ("bus", new.bus.show() != running.bus.show() || new.bus.kind() != running.bus.kind()),
-        ("metrics", new.metrics != running.metrics),
-        ("grace", new.grace != running.grace),
-    ];
-    for (key, _) in fixed.iter().filter(|(_, changed)| *changed) {
+    let keys = reload::keys_between(&running.shown, &new.shown);
+    let (mut keys, later): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| comes_into_force(key));
+    // A bus in memory needs no spool.
+    for key in later.iter().filter(|key| !key.starts_with("spool.") || running.bus.kind() != "local") {
         tracing::warn!("{key}: the change takes effect at the next start");
     }
+    if let Err(error) = server.listen(new.metrics.map(|metrics| metrics.listen)).await {
+        let stays = server.bound().map_or_else(|| "nowhere".to_owned(), |bound| format!("at http://{bound}/metrics"));
+        tracing::error!("metrics.listen: cannot be taken over, metrics are served {stays}: {error}");
+        keys.retain(|key| key != "metrics.listen");
+    }
+    telemetry.show_sites(new.metrics.map(|metrics| metrics.sites));
+    // Before the sites: a new one shall not be reached against what the same file refuses.
+    local.limit(new.limits, &new.network, new.retention, new.sites.len()).await;
+    running.grace = new.grace;
+    running.shown.retain(|key, _| !comes_into_force(key));
+    running.shown.extend(new.shown.into_iter().filter(|(key, _)| comes_into_force(key)));
     let before = local.sites().to_vec();
     let certificates = local.certificates();
     let compared = tokio::task::spawn_blocking(move || {
@@ -174,9 +174,19 @@ async fn take_over(new: Config, running: &Config, local: &mut Local, telemetry: 
         Ok(changes) => changes,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
-    let told = changes.describe();
+    let mut told = changes.describe();
+    if !keys.is_empty() {
+        told = format!("{told}; also changed: {}", keys.join(", "));
+    }
     local.change(changes).await;
     telemetry.reloaded(clock::wall(), &told);
+}
+
+/// Whether a change of this key comes into force while roles run; what else stands at the top, and is no list of sites,
+/// is what they were built from.
+fn comes_into_force(key: &str) -> bool {
+    let top = key.split('.').next().unwrap_or_default();
+    matches!(top, "limits" | "network" | "retention" | "metrics" | "grace")
 }
 
 /// The line with the word `ready`, whatever the level of the log.

@@ -15,6 +15,7 @@ use sitemon_store::{Advance, Retention, RollupQuery, SiteRollup, Store, StoreErr
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Observations of one transaction at most.
@@ -98,8 +99,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// The longest time that an observation waits for its transaction after it was read.
     pub flush: Duration,
-    /// How long each is kept.
-    pub retention: Retention,
+    /// How long each is kept; what is kept too long by another one is removed when it comes.
+    pub retention: watch::Receiver<Retention>,
     /// Counters.
     pub telemetry: Arc<Telemetry>,
     /// Which metrics are held against a baseline.
@@ -297,15 +298,27 @@ impl Writer {
 }
 
 /// Packs, prunes and measures the store, for ever.
-async fn keep_up(clock: Clock, store: Arc<dyn Store>, retention: Retention, telemetry: Arc<Telemetry>) {
+async fn keep_up(
+    clock: Clock,
+    store: Arc<dyn Store>,
+    mut retention: watch::Receiver<Retention>,
+    telemetry: Arc<Telemetry>,
+) {
     let mut pack = tokio::time::interval(PACK_EVERY);
     pack.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut pruned, mut reclaimed) = (None, Instant::now());
     loop {
-        pack.tick().await;
+        tokio::select! {
+            biased;
+            Ok(()) = retention.changed() => pruned = None,
+            _ = pack.tick() => {
+                let now = clock.wall();
+                upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
+            }
+        }
         let now = clock.wall();
-        upkeep(&*store, &telemetry, "pack", Upkeep::Pack { now, everything: false }).await;
         if pruned.is_none_or(|at: Instant| at.elapsed() >= PRUNE_EVERY) {
+            let retention = *retention.borrow_and_update();
             upkeep(&*store, &telemetry, "prune", Upkeep::Prune { now, retention }).await;
             pruned = Some(Instant::now());
         }

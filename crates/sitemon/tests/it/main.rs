@@ -6,6 +6,7 @@ mod config;
 mod house;
 mod postgres;
 mod reference;
+mod reloading;
 mod retention;
 mod run;
 mod ways;

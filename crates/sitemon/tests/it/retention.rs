@@ -49,6 +49,32 @@ fn stats(folder: &Folder, from: Timestamp, to: Timestamp) -> (f64, u64) {
 }
 
 #[test]
+fn another_retention_comes_into_force_by_a_reload() {
+    let sites = CONFIGURATION.split_once('\n').expect("retention is the first line").1;
+    let folder = Folder::with(sites);
+    let all = history(now());
+    store(&folder, all.clone());
+    let mut monitor = Monitor::start(folder.path(), sites, &[]);
+    // The first look after the start is over: what was stored is packed.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(folder.data("export").1.lines().count(), all.len(), "it was past before");
+    monitor.configure(CONFIGURATION);
+    monitor.signal(rustix::process::Signal::HUP);
+    monitor.wait_for("also changed: retention.day, retention.evidence, retention.hour, retention.observations");
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        let at = now();
+        let kept = all.iter().filter(|one| one.scheduled_at >= at.plus(-2 * DAY).floor(DAY)).count();
+        if folder.data("export").1.lines().count() == kept {
+            break;
+        }
+        assert!(Instant::now() < until, "it is kept:\n{}", monitor.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(monitor.stop().0, 0, "{}", monitor.said());
+}
+
+#[test]
 fn each_kind_is_kept_as_long_as_it_says() {
     let folder = Folder::with(CONFIGURATION);
     let began = now();

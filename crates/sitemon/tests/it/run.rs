@@ -77,7 +77,7 @@ impl Monitor {
     }
 
     /// Rewrites the configuration.
-    fn configure(&self, configuration: &str) {
+    pub fn configure(&self, configuration: &str) {
         std::fs::write(self.folder.join("sitemon.yaml"), configuration).expect("the configuration is written");
     }
 
@@ -554,7 +554,7 @@ fn metrics_and_readiness_are_served() {
     assert_eq!(monitor.stop().0, 0);
 }
 
-fn get(address: &str, path: &str) -> String {
+pub fn get(address: &str, path: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("it reads");

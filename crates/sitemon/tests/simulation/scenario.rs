@@ -10,6 +10,9 @@ use std::time::Duration;
 /// happened in which order before one look cannot be known.
 pub const APART: Duration = Duration::from_millis(1_200);
 
+/// Limits of checks in flight that none of these processes reaches.
+pub const NO_LIMIT: (usize, usize) = (1000, 1000);
+
 /// All that a seed decides but for the answers of the sites.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -76,6 +79,8 @@ pub enum Event {
     Suspend(Duration),
     /// Another configuration comes into force.
     Reload(Vec<Config>),
+    /// Other limits of checks in flight come into force, in all and for each host.
+    Limit(usize, usize),
     /// A second writer joins the first, or is killed.
     SecondWriter,
     /// Somebody asks for a check.
@@ -156,7 +161,7 @@ impl Scenario {
         let long = dice.0.once_in(20);
         let start = EPOCH.plus(dice.between(0, HOUR as u64) as i64);
         let partitions = *dice.one_of(&[1, 1, 2, 5]);
-        let in_flight = *dice.one_of(&[(1000, 1000), (1000, 1000), (1000, 1000), (3, 2), (1000, 1)]);
+        let in_flight = *dice.one_of(&[NO_LIMIT, NO_LIMIT, NO_LIMIT, (3, 2), (1000, 1)]);
         let pending_max = *dice.one_of(&[50_000, 50_000, 50_000, 40, 150]);
         let lives = *dice.one_of(&[1, 1, 2, 2, 3]);
         Self {
@@ -167,7 +172,7 @@ impl Scenario {
             flush: Duration::from_millis(*dice.one_of(&[20, 200, 200, 1_000])),
             in_flight,
             pending_max,
-            lives: (0..lives).map(|number| Life::of(&mut dice, number, long)).collect(),
+            lives: (0..lives).map(|number| Life::of(&mut dice, number, long, in_flight != NO_LIMIT)).collect(),
         }
     }
 }
@@ -205,7 +210,7 @@ impl Scenario {
             lanes: 2,
             partitions: 2,
             flush: Duration::from_millis(200),
-            in_flight: (1000, 1000),
+            in_flight: NO_LIMIT,
             pending_max: 1000,
             lives: vec![life],
         }
@@ -213,7 +218,7 @@ impl Scenario {
 }
 
 impl Life {
-    fn of(dice: &mut Dice, number: usize, long: bool) -> Self {
+    fn of(dice: &mut Dice, number: usize, long: bool, limited: bool) -> Self {
         let away = if number == 0 { Duration::ZERO } else { dice.millis(0, 20_000) };
         let mut sites = dice.sites(long);
         let first = sites.clone();
@@ -236,6 +241,10 @@ impl Life {
                 }
                 9 | 10 => Event::Job(dice.name()),
                 11 | 12 => Event::Rival,
+                13 if limited => {
+                    let (total, per_host) = *dice.one_of(&[NO_LIMIT, (1, 1), (2, 2), (3, 1)]);
+                    Event::Limit(total, per_host)
+                }
                 _ => Event::Wait,
             };
             events.push((APART + dice.span(12_000), event));

@@ -4,7 +4,7 @@
 //! comes due when the wall clock reaches it while its site is watched, whoever looked at it when.
 
 use crate::rival::{self, ELSEWHERE, RivalNote};
-use crate::scenario::{Config, End, Scenario};
+use crate::scenario::{Config, End, NO_LIMIT, Scenario};
 use crate::site::Answer;
 use crate::world::{CheckNote, LifeNote, Notes, Stored};
 use sitemon_model::observation::Key;
@@ -325,7 +325,7 @@ impl Judge<'_> {
 
     /// Whether the limits in flight may make checks wait.
     fn gated(&self) -> bool {
-        self.scenario.in_flight != (1000, 1000)
+        self.scenario.in_flight != NO_LIMIT
     }
 
     /// Whether a check waited for a limit, or for the check of the slot before, until it began.

@@ -236,6 +236,7 @@ async fn live(
         notes.lives.len() as u64
     };
     let telemetry = Arc::new(Telemetry::new("simulation", LOCATION));
+    telemetry.show_sites(Some(usize::MAX));
     let seed = scenario.seed ^ number.rotate_left(40);
     let faulty_store = faulty_store::Faulty::new(store, store_fates(seed, &clock, life.store.clone()));
     let faulty_store = Arc::new(faulty_store.at_once());
@@ -246,7 +247,11 @@ async fn live(
     let bus: Arc<dyn Bus> = Arc::new(Witness { bus: Arc::new(faulty_bus.clone()), world: world.clone() });
     let retention = Duration::from_hours(365 * 24);
     let retention = Retention { observations: retention, evidence: retention, hour: retention, day: retention };
-    let (checks_in_flight, checks_in_flight_per_host) = scenario.in_flight;
+    let limits = |(checks_in_flight, checks_in_flight_per_host)| Limits {
+        checks_in_flight,
+        checks_in_flight_per_host,
+        memory: 64 << 20,
+    };
     let options = local::Options {
         checker: checker::Options {
             clock: clock.clone(),
@@ -254,12 +259,11 @@ async fn live(
             pending_max: scenario.pending_max,
             location: LOCATION.into(),
             flush: scenario.flush,
-            limits: Limits { checks_in_flight, checks_in_flight_per_host, memory: 64 << 20 },
+            limits: limits(scenario.in_flight),
             network: Policy::default(),
             bus: bus.clone(),
             telemetry: telemetry.clone(),
             sites: life.sites.len(),
-            keep_latest: true,
             tell_first: true,
         },
         store: store.clone(),
@@ -280,7 +284,7 @@ async fn live(
             bus: bus.clone(),
             store: store.clone(),
             flush: scenario.flush,
-            retention,
+            retention: tokio::sync::watch::channel(retention).1,
             telemetry: telemetry.clone(),
             rules: Rules::default(),
             baselines: Baselines::new(),
@@ -330,6 +334,10 @@ async fn live(
                 let mut notes = world.notes();
                 let now = notes.now().boot;
                 notes.life().sites.push((now, sites.clone()));
+            }
+            Event::Limit(total, per_host) => {
+                let limits = limits((*total, *per_host));
+                process.limit(limits, &Policy::default(), retention, process.sites().len()).await;
             }
             Event::Rival => rival::publish(world, &bus, clock.wall(), false),
             Event::SecondWriter => match second.take() {

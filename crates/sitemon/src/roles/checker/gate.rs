@@ -12,8 +12,14 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct Gates {
     total: Arc<Seats>,
-    per_host: usize,
-    hosts: Mutex<HashMap<u64, Host>>,
+    hosts: Mutex<Hosts>,
+}
+
+#[derive(Debug)]
+struct Hosts {
+    /// The limit of each.
+    room: usize,
+    by_hash: HashMap<u64, Host>,
 }
 
 #[derive(Debug)]
@@ -29,7 +35,9 @@ struct Seats(Mutex<Places>);
 
 #[derive(Debug)]
 struct Places {
-    free: usize,
+    /// How many there are; fewer than are taken, where there were more before.
+    count: usize,
+    taken: usize,
     /// Counts those that came, so that of equal ones the first goes first.
     came: u64,
     waiting: BTreeMap<(Reverse<u32>, u64), oneshot::Sender<Place>>,
@@ -41,7 +49,8 @@ struct Place(Option<Arc<Seats>>);
 
 impl Seats {
     fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Places { free: places.max(1), came: 0, waiting: BTreeMap::new() })))
+        let count = places.max(1);
+        Arc::new(Self(Mutex::new(Places { count, taken: 0, came: 0, waiting: BTreeMap::new() })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -51,7 +60,10 @@ impl Seats {
     /// A place, if one is free and nobody waits for it.
     fn take_now(self: &Arc<Self>) -> Option<Place> {
         let mut places = self.lock();
-        places.free = places.free.checked_sub(1)?;
+        if places.is_full() {
+            return None;
+        }
+        places.taken += 1;
         Some(Place(Some(self.clone())))
     }
 
@@ -73,24 +85,44 @@ impl Seats {
         place
     }
 
-    /// Gives a place to the next in line.
-    fn give(self: &Arc<Self>) {
+    /// Takes a place back.
+    fn give_back(self: &Arc<Self>) {
         let mut places = self.lock();
-        while let Some((_, next)) = places.waiting.pop_first() {
+        places.taken -= 1;
+        self.hand_out(&mut places);
+    }
+
+    /// Sets how many places there are. Those that are taken stay taken.
+    fn set(self: &Arc<Self>, count: usize) {
+        let mut places = self.lock();
+        places.count = count.max(1);
+        self.hand_out(&mut places);
+    }
+
+    /// Gives the places that are free to the next in line.
+    fn hand_out(self: &Arc<Self>, places: &mut Places) {
+        while !places.is_full()
+            && let Some((_, next)) = places.waiting.pop_first()
+        {
             match next.send(Place(Some(self.clone()))) {
-                Ok(()) => return,
-                // It has stopped to wait: its place is not given back but given to the next.
+                Ok(()) => places.taken += 1,
+                // It has stopped to wait: the place is for the next.
                 Err(mut place) => place.0 = None,
             }
         }
-        places.free += 1;
+    }
+}
+
+impl Places {
+    fn is_full(&self) -> bool {
+        self.taken >= self.count
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(room) = self.0.take() {
-            room.give();
+            room.give_back();
         }
     }
 }
@@ -127,19 +159,31 @@ pub struct Turn {
 impl Gates {
     /// With so many checks in flight in all, and for each host.
     pub fn new(total: usize, per_host: usize) -> Arc<Self> {
-        Arc::new(Self { total: Seats::new(total), per_host, hosts: Mutex::new(HashMap::new()) })
+        let hosts = Hosts { room: per_host, by_hash: HashMap::new() };
+        Arc::new(Self { total: Seats::new(total), hosts: Mutex::new(hosts) })
+    }
+
+    /// Sets other limits. Checks in flight keep their places; where there are more than may be, none begins until
+    /// enough have ended.
+    pub fn set(&self, total: usize, per_host: usize) {
+        self.total.set(total);
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.room = per_host;
+        for host in hosts.by_hash.values() {
+            host.room.set(per_host);
+        }
     }
 
     /// Whether no more checks may be in flight.
     pub fn is_full(&self) -> bool {
-        self.total.lock().free == 0
+        self.total.lock().is_full()
     }
 
     /// Stands in line for a host, named by a hash of it.
     pub fn turn(self: &Arc<Self>, host: u64) -> Turn {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Host { users: 0, room: Seats::new(self.per_host) };
-        let entry = hosts.entry(host).or_insert_with(new);
+        let room = hosts.room;
+        let entry = hosts.by_hash.entry(host).or_insert_with(|| Host { users: 0, room: Seats::new(room) });
         entry.users += 1;
         Turn { gates: self.clone(), host, room: entry.room.clone() }
     }
@@ -165,10 +209,10 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut hosts = self.gates.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(host) = hosts.get_mut(&self.host) {
+        if let Some(host) = hosts.by_hash.get_mut(&self.host) {
             host.users -= 1;
             if host.users == 0 {
-                hosts.remove(&self.host);
+                hosts.by_hash.remove(&self.host);
             }
         }
     }
@@ -192,7 +236,37 @@ mod tests {
         drop((second, other));
         drop(full.pass(0).await);
         drop(third);
-        assert!(gates.hosts.lock().unwrap().is_empty());
+        assert!(gates.hosts.lock().unwrap().by_hash.is_empty());
+    }
+
+    #[tokio::test]
+    async fn other_limits_come_into_force_without_losing_a_place() {
+        let gates = Gates::new(2, 1);
+        let first = gates.turn(1).pass_now().unwrap();
+        let second = gates.turn(2).pass_now().unwrap();
+        let waits = |host| tokio::spawn(gates.turn(host).pass(0));
+        let (third, fourth) = (waits(1), waits(3));
+        tokio::task::yield_now().await;
+        // More room is theirs at once.
+        gates.set(4, 2);
+        let (third, fourth) = (third.await.unwrap().unwrap(), fourth.await.unwrap().unwrap());
+        assert!(gates.is_full());
+        // With less, nobody begins until enough have ended.
+        gates.set(2, 1);
+        let fifth = waits(4);
+        drop(first);
+        drop(second);
+        tokio::task::yield_now().await;
+        assert!(gates.is_full() && !fifth.is_finished());
+        assert!(gates.turn(1).pass_now().is_err(), "the other check of this host still runs");
+        drop(fourth);
+        let fifth = fifth.await.unwrap().unwrap();
+        drop(third);
+        let sixth = gates.turn(1).pass_now().unwrap();
+        assert!(gates.is_full());
+        drop((fifth, sixth));
+        assert_eq!(gates.total.lock().taken, 0);
+        assert!(gates.hosts.lock().unwrap().by_hash.is_empty());
     }
 
     #[tokio::test]
@@ -219,7 +293,7 @@ mod tests {
         }
         // The host's own line comes before the line of all.
         assert_eq!(seen, [3, 1, 5, 4, 2]);
-        assert!(gates.hosts.lock().unwrap().is_empty());
+        assert!(gates.hosts.lock().unwrap().by_hash.is_empty());
         assert!(gates.turn(1).pass_now().is_ok());
     }
 }

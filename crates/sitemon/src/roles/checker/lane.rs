@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::Watched;
 use crate::telemetry::{Latest, Telemetry};
 use sitemon_model::{Cause, Code, Job, Observation, Reason, Site, Timestamp, Verdict, time};
+use sitemon_probe::policy::Policy;
 use sitemon_probe::{Shared, Task};
 use sitemon_schedule::plan::{Due, Entry, Kind, Now, Plan, STEP_MIN_US};
 use sitemon_schedule::slot;
@@ -48,6 +49,15 @@ pub enum Command {
         /// Answered when in force.
         done: oneshot::Sender<()>,
     },
+    /// Another policy, and so many idle connections at most, for checks that begin from now on. Answered when in force.
+    Limit {
+        /// Addresses that are not dialled.
+        network: Policy,
+        /// Of this lane.
+        idle_connections_max: usize,
+        /// Answered when in force.
+        done: oneshot::Sender<()>,
+    },
     /// A job by request.
     Job(Job),
     /// What is known of each site's last observation.
@@ -82,8 +92,6 @@ pub struct Parts {
     pub outbox: Outbox,
     /// Observations are handed over at whole multiples of this, so that those of all lanes come together.
     pub flush: Duration,
-    /// Whether the last observation of each site is kept for `probe_*`.
-    pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
     /// Whether it speaks for all lanes of what all of them notice.
@@ -108,8 +116,8 @@ pub struct Lane {
     free: Vec<u32>,
     /// Ids sorted by the names of their sites.
     by_name: Vec<u32>,
-    /// Last observations, where they are kept.
-    latest: Option<HashMap<u32, Latest>>,
+    /// Last observations, while they are shown.
+    latest: HashMap<u32, Latest>,
     active: HashMap<(u32, Reason), Active>,
     checks: JoinSet<Ended>,
     looks: Looks,
@@ -163,19 +171,8 @@ impl Lane {
     /// Runs until it is told to stop, or nobody can tell it anymore; ends when everything it observed is
     /// acknowledged, or with the number of observations that were given up. Needs a current-thread runtime.
     pub async fn run(parts: Parts) -> std::io::Result<u64> {
-        let Parts {
-            clock,
-            location,
-            gates,
-            telemetry,
-            shared,
-            outbox,
-            flush,
-            keep_latest,
-            tell_first,
-            speaks,
-            mut commands,
-        } = parts;
+        let Parts { clock, location, gates, telemetry, shared, outbox, flush, tell_first, speaks, mut commands } =
+            parts;
         let flush_us = time::micros(flush).max(1);
         let now = clock.now();
         let mut alarm = clock.alarm()?;
@@ -192,7 +189,7 @@ impl Lane {
             sites: Vec::new(),
             free: Vec::new(),
             by_name: Vec::new(),
-            latest: keep_latest.then(HashMap::new),
+            latest: HashMap::new(),
             active: HashMap::new(),
             checks: JoinSet::new(),
             looks: Looks::new(now.mono),
@@ -503,12 +500,10 @@ impl Lane {
             }
             let overload = skipped.is_some_and(|cause| cause.code == Code::SkippedOverload);
             entered.left_out = if overload { entered.left_out.saturating_add(1) } else { 0 };
-            if let Some(latest) = &mut self.latest {
-                if self.telemetry.shows_sites() {
-                    latest.insert(id, Latest::of(&observation));
-                } else if !latest.is_empty() {
-                    *latest = HashMap::new();
-                }
+            if self.telemetry.shows_sites() {
+                self.latest.insert(id, Latest::of(&observation));
+            } else if !self.latest.is_empty() {
+                self.latest = HashMap::new();
             }
         }
         self.outbox.push(observation);
@@ -521,17 +516,16 @@ impl Lane {
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
             }
+            Command::Limit { network, idle_connections_max, done } => {
+                self.shared.set_rules(&network, idle_connections_max);
+                let _ = done.send(());
+            }
             Command::Job(job) => self.request(job),
             Command::Latest(answer) => {
                 let name =
                     |id: u32| self.sites.get(id as usize)?.as_ref().map(|entered| entered.watched.site.name.clone());
-                let latest = self
-                    .latest
-                    .iter()
-                    .flatten()
-                    .filter_map(|(id, latest)| Some((name(*id)?, latest.clone())))
-                    .collect();
-                let _ = answer.send(latest);
+                let latest = self.latest.iter().filter_map(|(id, latest)| Some((name(*id)?, latest.clone())));
+                let _ = answer.send(latest.collect());
             }
             Command::Stop { grace, delivery } if self.stopping.is_some() => {
                 let end = tokio::time::Instant::now() + grace;
@@ -563,9 +557,7 @@ impl Lane {
                 if let Some(entered) = &mut self.sites[id as usize] {
                     entered.gone = true;
                 }
-                if let Some(latest) = &mut self.latest {
-                    latest.remove(&id);
-                }
+                self.latest.remove(&id);
                 self.release(id);
             }
         }

@@ -60,8 +60,6 @@ pub struct Options {
     pub telemetry: Arc<Telemetry>,
     /// How many sites there are at the start; for a word where there are more than can be checked at a time.
     pub sites: usize,
-    /// Whether the last observation of each site is kept for `probe_*`.
-    pub keep_latest: bool,
     /// Whether the first observation of a site is told in the log also when it is up.
     pub tell_first: bool,
 }
@@ -78,7 +76,9 @@ pub enum Lanes {
 /// The role, while it runs.
 pub struct Checker {
     lanes: Vec<Running>,
-    /// Shared by all lanes.
+    /// Shared by all lanes, as are memory and certificates.
+    gates: Arc<Gates>,
+    memory: Arc<Memory>,
     certificates: Arc<Certificates>,
     jobs: tokio::task::JoinHandle<()>,
 }
@@ -94,11 +94,9 @@ struct Running {
 impl Checker {
     /// Starts the lanes, without sites.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        let Limits { checks_in_flight, checks_in_flight_per_host, memory } = options.limits;
-        let room = Room::of(open_files(), checks_in_flight, memory);
-        room.tell(checks_in_flight, options.sites);
-        let gates = Gates::new(room.checks, checks_in_flight_per_host);
-        let memory = Memory::new(memory);
+        let room = Room::for_limits(options.limits, options.sites);
+        let gates = Gates::new(room.checks, options.limits.checks_in_flight_per_host);
+        let memory = Memory::new(options.limits.memory);
         let count = match options.lanes {
             Lanes::Threads => std::thread::available_parallelism().map_or(1, usize::from),
             Lanes::Tasks(count) => count.max(1),
@@ -106,15 +104,30 @@ impl Checker {
         // The memory bound, roots and known chains are one for all lanes; resolvers and idle connections are each
         // lane's own.
         let idle_connections_max = room.idle.div_ceil(count);
-        let policy = options.network.clone();
-        let shared = SharedOptions { policy, memory, idle_connections_max, ..SharedOptions::default() };
+        let shared = SharedOptions {
+            policy: options.network.clone(),
+            memory: memory.clone(),
+            idle_connections_max,
+            ..SharedOptions::default()
+        };
         let certificates = shared.certificates.clone();
         let lanes = (0..count)
             .map(|index| start_lane(index, &options, &gates, shared.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let senders = lanes.iter().map(|lane| lane.commands.clone()).collect();
         let jobs = tokio::spawn(read_jobs(options.bus, options.location, senders));
-        Ok(Self { lanes, certificates, jobs })
+        Ok(Self { lanes, gates, memory, certificates, jobs })
+    }
+
+    /// Brings other limits and another policy into force for checks that begin from now on, with so many sites to
+    /// come; those under way end as they would have. Ends when that is in force.
+    pub async fn limit(&self, limits: Limits, network: &Policy, sites: usize) {
+        let room = Room::for_limits(limits, sites);
+        self.gates.set(room.checks, limits.checks_in_flight_per_host);
+        self.memory.set_bound(limits.memory);
+        let idle_connections_max = room.idle.div_ceil(self.lanes.len());
+        let tell = |done| Command::Limit { network: network.clone(), idle_connections_max, done };
+        self.tell(self.lanes.iter().map(|lane| (lane, tell))).await;
     }
 
     /// What is known of certificates, to read the machine's roots again.
@@ -132,13 +145,16 @@ impl Checker {
         for name in forget {
             parts[lane_of(&name, count)].1.push(name);
         }
+        let parts = self.lanes.iter().zip(parts).filter(|(_, (watch, forget))| !watch.is_empty() || !forget.is_empty());
+        self.tell(parts.map(|(lane, (watch, forget))| (lane, |done| Command::Change { watch, forget, done }))).await;
+    }
+
+    /// Tells each of these lanes its command, which is made with what tells that it is obeyed; ends when all are.
+    async fn tell(&self, commands: impl Iterator<Item = (&Running, impl FnOnce(oneshot::Sender<()>) -> Command)>) {
         let mut answers = Vec::new();
-        for (lane, (watch, forget)) in self.lanes.iter().zip(parts) {
-            if watch.is_empty() && forget.is_empty() {
-                continue;
-            }
+        for (lane, command) in commands {
             let (done, answer) = oneshot::channel();
-            if lane.commands.send(Command::Change { watch, forget, done }).await.is_ok() {
+            if lane.commands.send(command(done)).await.is_ok() {
                 answers.push(answer);
             }
         }
@@ -254,7 +270,6 @@ fn start_lane(index: usize, options: &Options, gates: &Arc<Gates>, shared: Share
         shared: Box::new(move || Shared::new(shared)),
         outbox: Outbox::new(options.bus.clone(), options.telemetry.clone(), options.pending_max),
         flush: held(options.flush),
-        keep_latest: options.keep_latest,
         tell_first: options.tell_first,
         speaks: index == 0,
         commands: receiver,
@@ -356,6 +371,13 @@ impl Room {
         let idle = at_most(limit / FILES_PER_IDLE, idle);
         let left = limit.saturating_sub(RESERVED_FILES + idle as u64);
         Self { files, checks: at_most(left / FILES_PER_CHECK, checks), idle }
+    }
+
+    /// With the files that may be open now; says so where these are fewer than so many sites need.
+    fn for_limits(limits: Limits, sites: usize) -> Self {
+        let room = Self::of(open_files(), limits.checks_in_flight, limits.memory);
+        room.tell(limits.checks_in_flight, sites);
+        room
     }
 
     /// Says so where there are sites that could not all be checked at a time for want of files.
