@@ -500,13 +500,28 @@ fn a_second_run_names_the_first() {
     assert!(start.elapsed() < Duration::from_secs(5));
     let line = second.wait_for("in use");
     assert!(line.contains("sitemon run") && line.contains(&first.child.id().to_string()), "{line}");
+    let id = first.child.id().to_string();
+    let refused = || {
+        let mut other = Monitor::spawn(folder.path(), &[]);
+        assert_eq!(other.wait(), 4);
+        let line = other.wait_for("in use");
+        assert!(line.contains("sitemon run") && line.contains(&id), "{line}");
+    };
     // Also where it is reached by another name.
-    std::os::unix::fs::symlink("sitemon.db", folder.path().join("linked.db")).expect("a link");
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink("sitemon.db", at("linked.db")).expect("a link");
     second.configure("store: {kind: sqlite, path: linked.db}\nsites: []\n");
-    let mut third = Monitor::spawn(folder.path(), &[]);
-    assert_eq!(third.wait(), 4);
-    third.wait_for("in use");
+    refused();
+    // Also where that name is as good as the first, or the file with the lock is gone.
+    std::fs::hard_link(at("sitemon.db"), at("as-good.db")).expect("a link");
+    second.configure("store: {kind: sqlite, path: as-good.db}\nsites: []\n");
+    refused();
+    std::fs::remove_file(at("sitemon.db.lock")).expect("it is there");
+    second.configure(configuration);
+    refused();
     assert_eq!(first.stop().0, 0);
+    let mut next = Monitor::start(folder.path(), configuration, &[]);
+    assert_eq!(next.stop().0, 0);
 }
 
 #[test]

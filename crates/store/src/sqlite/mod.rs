@@ -83,7 +83,7 @@ impl Config for Options {
                 Access::Read => None,
                 Access::Write(command) => Some(Arc::new(Writer::open(&path, command)?)),
             };
-            let readers = Readers::open(&path)?;
+            let readers = Readers::open(&path, writer.as_ref().and_then(|writer| writer.database()))?;
             Ok(Sqlite { path, readers, writer, packer: Arc::default() })
         });
         Ok(Arc::new(joined(opened).await?))

@@ -7,6 +7,7 @@ use crate::{Measures, Run, RunStart, SiteRecord, StoreError};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use sitemon_model::Timestamp;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,13 +30,16 @@ pub(super) struct Readers {
     idle: Mutex<Vec<Reader<Rows>>>,
     /// What the scan that is under way has read ahead.
     pub(super) ahead: Mutex<Option<Ahead>>,
+    /// Closed after all of them.
+    _database: Option<Arc<File>>,
 }
 
 impl Readers {
-    /// Opens the first, so that what is wrong with the file is told now.
-    pub(super) fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
+    /// Opens the first, so that what is wrong with the file is told now. `database` is the writer's descriptor.
+    pub(super) fn open(path: &Path, database: Option<Arc<File>>) -> Result<Arc<Self>, StoreError> {
         let first = open(path).map_err(|error| error.of(path))?;
-        Ok(Arc::new(Self { path: path.to_owned(), idle: Mutex::new(vec![first]), ahead: Mutex::new(None) }))
+        let idle = Mutex::new(vec![first]);
+        Ok(Arc::new(Self { path: path.to_owned(), idle, ahead: Mutex::new(None), _database: database }))
     }
 
     /// Closes the connections that nobody uses.

@@ -18,7 +18,8 @@ async fn open(options: &Options) -> Sqlite {
     // The folder is made and the file is brought up to date as by everybody else.
     options.open(Access::Write("test")).await.unwrap().close().await;
     let writer = super::Writer::open(&path, "test").unwrap();
-    Sqlite { readers: super::Readers::open(&path).unwrap(), writer: Some(Arc::new(writer)), path, packer }
+    let readers = super::Readers::open(&path, writer.database()).unwrap();
+    Sqlite { readers, writer: Some(Arc::new(writer)), path, packer }
 }
 
 /// Lets the file have that many pages more than it has.

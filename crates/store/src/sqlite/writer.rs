@@ -7,6 +7,7 @@ use crate::{Advance, RunStart, SiteRecord, StoreError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use sitemon_model::{Observation, Timestamp, time};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub(super) struct Writer {
     path: PathBuf,
     /// Taken when it is closed.
     queue: Mutex<Option<mpsc::Sender<Work>>>,
+    /// See [`lock::Lock::database`].
+    database: Option<Arc<File>>,
     /// Ends when the thread has closed the file.
     ended: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -64,6 +67,7 @@ impl Writer {
             })?;
         }
         let lock = lock::take(path, command)?;
+        let database = lock.database();
         let mut state = State::open(path).map_err(|error| error.of(path))?;
         let (queue, mut work) = mpsc::channel::<Work>(QUEUE);
         let (end, ended) = oneshot::channel();
@@ -80,7 +84,13 @@ impl Writer {
                 let _ = end.send(());
             })
             .map_err(|error| StoreError::Unavailable(format!("cannot start the store's thread: {error}")))?;
-        Ok(Self { path: path.to_owned(), queue: Mutex::new(Some(queue)), ended: tokio::sync::Mutex::new(Some(ended)) })
+        let (queue, ended) = (Mutex::new(Some(queue)), tokio::sync::Mutex::new(Some(ended)));
+        Ok(Self { path: path.to_owned(), queue, database, ended })
+    }
+
+    /// The database's descriptor, to be closed after the last connection of this process.
+    pub(super) fn database(&self) -> Option<Arc<File>> {
+        self.database.clone()
     }
 
     /// Does a piece of work on the writer's thread.
