@@ -6,7 +6,7 @@ use super::sites::{Known, Sites, unknown_kind};
 use super::sources::{Sources, reason};
 use super::yaml::{List, Reader, Step, Top};
 use super::{Config, Limits, Metrics, Spool, earlier};
-use sitemon_model::tree::{At, Fault, Faults, Fields, Key, Node, Place, Value, quoted, unknown_key};
+use sitemon_model::tree::{At, Fault, Faults, Fields, Key, Node, Place, Value, is_path, quoted, unknown_key};
 use sitemon_probe::policy::Policy;
 use sitemon_store::Retention;
 use std::borrow::Cow;
@@ -421,7 +421,9 @@ impl Loader<'_> {
                     Ok(_) => "it is a folder".to_owned(),
                     Err(error) => reason(&error),
                 };
-                at.error(&mut self.faults, format!("cannot read {}: {reason}", path.display()));
+                let path = path.display().to_string();
+                let shown = if is_path(pattern) && !at.node.secret { &path } else { "the file that is named here" };
+                at.error(&mut self.faults, format!("cannot read {shown}: {reason}"));
             }
         }
         self.sources.watch_pattern(&full, found);
@@ -847,6 +849,9 @@ fn read_spool(at: Option<At<'_>>, sources: &Sources, faults: &mut Faults) -> Spo
     if let Some(at) = fields.take("path")
         && let Some(path) = at.str(faults)
     {
+        if path.is_empty() {
+            at.expected(faults, "the path of a folder");
+        }
         spool.path = sources.folder(at.node.place.source).join(path);
     }
     if let Some(size) = fields.take("size").and_then(|at| at.size(faults)) {

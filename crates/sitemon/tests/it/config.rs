@@ -395,6 +395,26 @@ fn what_is_shown_is_read_again() {
     assert_eq!((&*config.location, &*config.sites[0].site.name), ("a${B}", "a${X}"));
 }
 
+/// A certificate, too: its key may stand beside it.
+#[test]
+fn what_is_in_pem_is_not_shown() {
+    let [certificate, key] =
+        ["client.pem", "client.key"].map(|name| std::fs::read_to_string(format!("{DATA}/tls/{name}")).expect(name));
+    let trial = Trial::new(&[
+        (
+            "sitemon.yaml",
+            "sites:\n- url: https://a/\n  request: {tls: {ca: ca.pem, certificate: both.pem, key: both.pem}}\n\
+             - {url: 'https://b/', request: {body_file: both.pem}}",
+        ),
+        ("ca.pem", &certificate),
+        ("both.pem", &(key + &certificate)),
+    ]);
+    let shown = trial.show(&[]);
+    assert!(shown.contains("ca: (hidden)") && shown.contains("body: (hidden)"), "{shown}");
+    assert!(shown.contains("certificate: (hidden)") && shown.contains("key: (hidden)"), "{shown}");
+    assert!(!shown.contains("-----"), "{shown}");
+}
+
 #[test]
 fn variables_secrets_and_included_files() {
     let trial = Trial::new(&[
