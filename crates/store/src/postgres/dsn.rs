@@ -6,6 +6,8 @@
 
 use super::tls::{self, Material, Verify};
 use rustls::ClientConfig;
+use sitemon_model::tree::is_path;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +72,7 @@ pub(super) fn read(dsn: &str, material: Option<Material>, base: &Path) -> Result
     }
     config.keepalives_idle(UNANSWERED);
 
-    let file =
-        |path: &str| std::fs::read(base.join(path)).map_err(|error| format!("{path} cannot be read: {}", error.kind()));
+    let file = |path: &str| read_file(&base.join(path), is_path(path));
     let given = material.is_some();
     let mut material = material.unwrap_or_default();
     if let Some(path) = taken.root.filter(|path| path != "system") {
@@ -102,6 +103,17 @@ pub(super) fn read(dsn: &str, material: Option<Material>, base: &Path) -> Result
     }
     let tls = (config.get_ssl_mode() != SslMode::Disable).then(|| tls::client(verify, &material)).transpose()?;
     Ok(Target { name: name(&config), tls, shown: hide(dsn.trim()), config })
+}
+
+/// What a file holds, or why it cannot be read. Its path is told unless it may be something else.
+pub(super) fn read_file(path: &Path, told: bool) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| {
+        let path = if told { path.display().to_string() } else { "the file that is named here".to_owned() };
+        match error.kind() {
+            ErrorKind::NotFound => format!("cannot read {path}: no such file"),
+            kind => format!("cannot read {path}: {kind}"),
+        }
+    })
 }
 
 /// The DSN without the options that are ours, and those.
@@ -268,7 +280,7 @@ mod tests {
             "postgres://u@h/d?sslmode=never",
             "sslmode is `never`, expected one of: disable, allow, prefer, require, verify-ca, verify-full",
         );
-        check("postgres://u@h/d?sslrootcert=ca.pem&sslmode=verify-full", "ca.pem cannot be read: entity not found");
+        check("postgres://u@h/d?sslrootcert=ca.pem&sslmode=verify-full", "cannot read /nowhere/ca.pem: no such file");
         check("postgres://u@h/d?sslcert=a", "of `sslcert` and `sslkey` one is given, expected both");
         check(
             "postgres://u:secret@h/d?colour=red",

@@ -24,7 +24,7 @@ use dsn::Target;
 use rows::{Readers, Rows};
 use serde_json::{Map, Value, json};
 use session::{Error, Pool};
-use sitemon_model::tree::{At, Faults, Fields};
+use sitemon_model::tree::{self, At, Faults, Fields, Node, is_path};
 use sitemon_model::{Observation, Timestamp, time};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,12 @@ fn parse(fields: &mut Fields<'_>, base: &Path, faults: &mut Faults) -> Option<Bo
     };
     let text = at.str(faults)?;
     match dsn::read(text, material, base) {
-        Ok(target) => Some(Box::new(Options { target, tls: tls_at.map(|at| at.node.to_json()) })),
+        Ok(target) => {
+            let keys = |at: At<'_>| {
+                at.map(faults).all().map(|(key, at)| (key.name.to_string(), show_file(&at, base))).collect()
+            };
+            Some(Box::new(Options { target, tls: tls_at.map(keys) }))
+        }
         Err(error) => {
             at.error(faults, error);
             None
@@ -57,13 +62,8 @@ fn read_tls(at: &At<'_>, base: &Path, faults: &mut Faults) -> Material {
     let mut file = |name: &'static str, faults: &mut Faults| {
         let at = fields.take(name)?;
         let path = at.str(faults)?;
-        match std::fs::read(base.join(path)) {
-            Ok(content) => Some(content),
-            Err(error) => {
-                at.error(faults, format!("{path} cannot be read: {}", error.kind()));
-                None
-            }
-        }
+        let content = dsn::read_file(&base.join(path), may_be_told(at.node));
+        content.map_err(|message| at.error(faults, message)).ok()
     };
     let (ca, certificate, key) = (file("ca", faults), file("certificate", faults), file("key", faults));
     fields.finish(faults);
@@ -71,6 +71,22 @@ fn read_tls(at: &At<'_>, base: &Path, faults: &mut Faults) -> Material {
         at.error(faults, "`certificate` and `key` belong together, expected both");
     }
     Material { ca, identity: certificate.zip(key) }
+}
+
+/// Whether what stands where a path is expected looks like one, and not like the key itself.
+fn may_be_told(node: &Node) -> bool {
+    matches!(&node.value, tree::Value::Scalar { text, .. } if !node.secret && is_path(text))
+}
+
+/// The path of a file, to be read again wherever it is kept.
+fn show_file(at: &At<'_>, base: &Path) -> Value {
+    match &at.node.value {
+        tree::Value::Scalar { text, .. } if may_be_told(at.node) => {
+            let path = base.join(&**text);
+            std::path::absolute(&path).unwrap_or(path).to_string_lossy().into()
+        }
+        _ => "(hidden)".into(),
+    }
 }
 
 fn keys() -> Map<String, Value> {
@@ -97,8 +113,8 @@ fn keys() -> Map<String, Value> {
 #[derive(Debug, Clone)]
 struct Options {
     target: Target,
-    /// As it was written.
-    tls: Option<Value>,
+    /// For showing.
+    tls: Option<Map<String, Value>>,
 }
 
 /// The name of the database, for messages.
@@ -115,7 +131,7 @@ impl Config for Options {
     fn show(&self) -> Map<String, Value> {
         let mut shown = Map::from_iter([("dsn".to_owned(), self.target.shown.clone().into())]);
         if let Some(tls) = &self.tls {
-            shown.insert("tls".to_owned(), tls.clone());
+            shown.insert("tls".to_owned(), Value::Object(tls.clone()));
         }
         shown
     }
