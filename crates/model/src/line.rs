@@ -249,6 +249,15 @@ fn float(out: &mut Vec<u8>, value: f64) {
     };
 }
 
+/// How many bytes one byte of a text takes in a line.
+pub const fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        ..0x20 | 0x7f => 6,
+        _ => 1,
+    }
+}
+
 fn text(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
     let mut plain = 0;
@@ -259,6 +268,7 @@ fn text(out: &mut Vec<u8>, value: &str) {
         }
         out.extend_from_slice(&bytes[plain..index]);
         plain = index + 1;
+        // As `escaped_bytes` counts.
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),

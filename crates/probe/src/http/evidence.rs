@@ -1,13 +1,15 @@
-//! What an answer looked like, attached where the verdict or the set of causes changed; bounded, secrets hidden.
+//! What an answer looked like, attached where the verdict or the set of causes changed; secrets hidden, and bounded as
+//! it stands in an exported line: a control character takes six bytes there.
 
 use crate::http::judge::Exchange;
 use crate::http::spec::{Auth, Request};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use sitemon_model::line::escaped_bytes;
 use sitemon_model::{Evidence, Hop, Verdict};
 use std::borrow::Cow;
 
-/// Bytes of one evidence in all.
+/// Bytes of one evidence in all, as JSON.
 pub const EVIDENCE_BYTES: usize = 16 << 10;
 /// Bytes of one header's value that are shown.
 const VALUE_BYTES: usize = 1 << 10;
@@ -15,6 +17,11 @@ const VALUE_BYTES: usize = 1 << 10;
 const HEADER_BYTES: usize = 6 << 10;
 /// Bytes of the chain's subjects that are shown.
 const CHAIN_BYTES: usize = 2 << 10;
+/// Bytes around headers, the body's start and the chain: the keys, brackets and quotes.
+const FRAME_BYTES: usize = 64;
+/// Bytes around one header, `["",""],`, and one subject, `"",`.
+const PAIR_BYTES: usize = 8;
+const SUBJECT_BYTES: usize = 3;
 /// Bytes of the shortest secret that is looked for in URLs.
 const URL_SECRET_BYTES_MIN: usize = 6;
 /// What stands in place of what is hidden.
@@ -124,34 +131,48 @@ pub fn collect(exchange: &Exchange, secrets: &Secrets) -> Evidence {
             // Hidden before it is cut, so that no part of a secret is left at the border.
             Cow::Owned(secrets.hide(&String::from_utf8_lossy(value)).into_owned())
         };
-        let (name, value) = (cut(name, VALUE_BYTES), cut(&value, VALUE_BYTES));
-        let Some(rest) = left.checked_sub(name.len() + value.len()) else { break };
+        let (name, value) = (cut_escaped(name, VALUE_BYTES), cut_escaped(&value, VALUE_BYTES));
+        let Some(rest) = left.checked_sub(escaped(name) + escaped(value) + PAIR_BYTES) else { break };
         left = rest;
         headers.push((name.into(), value.into()));
     }
     let mut left = CHAIN_BYTES;
     let mut chain = Vec::new();
     for subject in &exchange.chain {
-        let subject = cut(subject, VALUE_BYTES);
-        let Some(rest) = left.checked_sub(subject.len()) else { break };
+        let subject = cut_escaped(subject, VALUE_BYTES);
+        let Some(rest) = left.checked_sub(escaped(subject) + SUBJECT_BYTES) else { break };
         left = rest;
         chain.push(subject.into());
     }
     let start = exchange.seen.as_ref().map(|seen| &*seen.start).filter(|start| !start.is_empty());
     let body_start = start.map(|start| {
         let hidden = secrets.hide(start);
-        let whole = cut(&hidden, EVIDENCE_BYTES - HEADER_BYTES - CHAIN_BYTES);
+        let whole = cut_escaped(&hidden, EVIDENCE_BYTES - HEADER_BYTES - CHAIN_BYTES - FRAME_BYTES);
         secrets.without_begun(whole).into()
     });
     Evidence { headers, body_start, chain }
 }
 
+/// Bytes of a text as JSON, without the quotes.
+fn escaped(text: &str) -> usize {
+    text.bytes().map(escaped_bytes).sum()
+}
+
 /// The beginning of a text, `bytes` long at most, cut between characters.
 pub(crate) fn cut(text: &str, bytes: usize) -> &str {
-    if text.len() <= bytes {
-        return text;
-    }
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// As [`cut`], by the bytes that it takes as JSON.
+fn cut_escaped(text: &str, bytes: usize) -> &str {
+    let mut left = bytes;
+    let fits = |byte: &u8| {
+        let rest = left.checked_sub(escaped_bytes(*byte));
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    };
+    let length = text.bytes().take_while(fits).count();
+    &text[..text.floor_char_boundary(length)]
 }
 
 #[cfg(test)]
@@ -159,7 +180,7 @@ mod tests {
     use super::*;
     use crate::http::body::Seen;
     use crate::http::spec::{Header, Proxy, ProxyScheme};
-    use sitemon_model::{Cause, Code};
+    use sitemon_model::{Cause, Code, Observation};
 
     fn request() -> Request {
         Request {
@@ -226,11 +247,40 @@ mod tests {
             ..Exchange::default()
         };
         let evidence = collect(&exchange, &Secrets::default());
-        let headers: usize = evidence.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let chain: usize = evidence.chain.iter().map(|subject| subject.len()).sum();
-        let body = evidence.body_start.map_or(0, |start| start.len());
-        assert!(headers > 0 && chain > 0 && body > 0);
-        assert!(headers + chain + body <= EVIDENCE_BYTES, "{headers} {chain} {body}");
+        assert!(!evidence.headers.is_empty() && !evidence.chain.is_empty() && evidence.body_start.is_some());
+        assert!(as_json(&evidence) <= EVIDENCE_BYTES);
         assert_eq!(collect(&Exchange::default(), &Secrets::default()), Evidence::default());
+    }
+
+    /// Bytes of it in an exported line.
+    fn as_json(evidence: &Evidence) -> usize {
+        let with = Observation { evidence: Some(Box::new(evidence.clone())), ..Observation::default() };
+        let line = sitemon_model::line::to_string(&with);
+        let evidence = line.split_once(",\"evidence\":").expect("it is the last key").1;
+        evidence.len() - 1
+    }
+
+    #[test]
+    fn it_is_bounded_as_json() {
+        // What takes most bytes of a line, what stands at the border, and what is no text.
+        let texts = ["\0", "\u{1f}a", "\"\\", "\n\r\t", "\u{7f}", "ö\0", "🦀\u{8}", "a", "\u{fffd}"];
+        for text in texts {
+            for shift in 0..8 {
+                let long = "x".repeat(shift) + &text.repeat(20_000);
+                let exchange = Exchange {
+                    headers: (0..50).map(|n| (format!("x-{n}").into(), long.as_bytes()[..5_000].into())).collect(),
+                    seen: Some(Seen { start: long.clone(), ..Seen::default() }),
+                    chain: vec![long.clone().into(); 5],
+                    ..Exchange::default()
+                };
+                let evidence = collect(&exchange, &Secrets::default());
+                let bytes = as_json(&evidence);
+                assert!(bytes <= EVIDENCE_BYTES, "{text:?}: {bytes}");
+                // Of each part all that fits.
+                assert!(bytes > EVIDENCE_BYTES - 3 * VALUE_BYTES, "{text:?}: {bytes}");
+                let start = evidence.body_start.expect("a body");
+                assert!(long.starts_with(&*start), "{text:?}");
+            }
+        }
     }
 }
