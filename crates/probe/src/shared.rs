@@ -5,7 +5,9 @@ use crate::http::{Certificates, Names};
 use crate::memory::Memory;
 use crate::policy::Policy;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::Notify;
 
 /// Bytes of one buffer into which answers are read.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -48,6 +50,8 @@ pub struct Shared {
     pub(crate) names: Names,
     pub(crate) buffers: Buffers,
     rules: RwLock<Arc<Rules>>,
+    stopping: AtomicBool,
+    stop: Notify,
 }
 
 /// What may change while checks run; each ends by those with which it began.
@@ -73,7 +77,25 @@ impl Shared {
             names: Names::new(options.resolv_conf, options.hosts),
             buffers: Buffers(Mutex::new(Vec::new())),
             rules: RwLock::new(Rules::new(options.policy, options.idle_connections_max)),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
         })
+    }
+
+    /// Ends all checks, also those that begin later: as a timeout does, with what they have seen until now, but
+    /// `unknown(stopped)`.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.stop.notify_waiters();
+    }
+
+    /// Ends when checks are told to end; a check waits for this beside all that it waits for.
+    pub async fn stopped(&self) {
+        // Made before the look, so that it is not missed between the two.
+        let told = self.stop.notified();
+        if !self.stopping.load(Ordering::Acquire) {
+            told.await;
+        }
     }
 
     /// Refuses other addresses, and keeps so many idle connections at most, for checks that begin from now on. Where

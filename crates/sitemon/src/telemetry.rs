@@ -47,6 +47,10 @@ struct KindLabel {
 /// Slots that were recorded without a check are told at most so often.
 const TELL_SKIPPED_EVERY: Duration = Duration::from_secs(10);
 
+/// A pause is told when no lane has noticed it for so long: each notices it for itself, and slots of many sites that
+/// passed meanwhile are recorded piece by piece.
+const PAUSE_NOTICED_WITHIN: Duration = Duration::from_millis(500);
+
 /// Slots that were recorded without a check, and not told yet.
 #[derive(Debug, Default)]
 struct Untold {
@@ -54,6 +58,17 @@ struct Untold {
     /// Whose the last one was, and why.
     last: Option<(Arc<str>, &'static str)>,
     told_at: Option<Instant>,
+}
+
+/// A pause of the process that was not told yet.
+#[derive(Debug)]
+struct Pause {
+    us: u64,
+    /// Slots that are recorded as unknown.
+    stored: u64,
+    /// Older ones.
+    absent: u64,
+    noticed: Instant,
 }
 
 /// All counters of a process. Cheap to share; the ones on the way of every check are looked up once.
@@ -77,6 +92,7 @@ pub struct Telemetry {
     slots_passed: Counter,
     clock_steps: Counter,
     untold: Mutex<Untold>,
+    pause: Mutex<Option<Pause>>,
     /// Whether the store does not take batches now.
     away: AtomicBool,
     /// Observations that no acknowledgement has come for.
@@ -191,6 +207,7 @@ impl Telemetry {
             slots_passed,
             clock_steps,
             untold: Mutex::default(),
+            pause: Mutex::default(),
             away: AtomicBool::new(false),
             unacknowledged,
             dropped,
@@ -268,19 +285,24 @@ impl Telemetry {
         }
     }
 
-    /// A slot was recorded without a check; told by the next [`Telemetry::tell_skipped`].
+    /// A slot was recorded without a check; told by [`Telemetry::tell_gathered`].
     pub fn skipped(&self, site: &Arc<str>, why: &'static str) {
         let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
         untold.slots += 1;
         untold.last = Some((site.clone(), why));
     }
 
-    /// Tells how many slots were recorded without a check since it was told before, not too often: under overload
-    /// there are thousands a second.
-    pub fn tell_skipped(&self) {
+    /// Tells what lanes noticed each for itself, and what comes by thousands a second: pauses, and slots that were
+    /// recorded without a check; all of it where it is the last time.
+    pub fn tell_gathered(&self, last: bool) {
+        self.tell_paused(last);
+        self.tell_skipped(last);
+    }
+
+    fn tell_skipped(&self, last: bool) {
         let (slots, last) = {
             let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-            if untold.told_at.is_some_and(|at| at.elapsed() < TELL_SKIPPED_EVERY) {
+            if !last && untold.told_at.is_some_and(|at| at.elapsed() < TELL_SKIPPED_EVERY) {
                 return;
             }
             let Some(last) = untold.last.take() else { return };
@@ -300,9 +322,19 @@ impl Telemetry {
         tracing::warn!(seconds, "the system's clock was set {way} ({seconds:+.3} s)");
     }
 
-    /// The process did not run for a while.
+    /// The process did not run for a while; told by [`Telemetry::tell_gathered`].
     pub fn paused(&self, us: u64, stored: u64, absent: u64) {
         self.slots_passed.inc_by(absent);
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = pause.take().map_or((0, 0, 0), |pause| (pause.us, pause.stored, pause.absent));
+        let (us, stored, absent) = (before.0.max(us), before.1 + stored, before.2 + absent);
+        *pause = Some(Pause { us, stored, absent, noticed: Instant::now() });
+    }
+
+    fn tell_paused(&self, last: bool) {
+        let over = |pause: &mut Pause| last || pause.noticed.elapsed() >= PAUSE_NOTICED_WITHIN;
+        let pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner).take_if(over);
+        let Some(Pause { us, stored, absent, .. }) = pause else { return };
         let seconds = us as f64 / 1e6;
         tracing::warn!(
             seconds,

@@ -1,6 +1,5 @@
 //! The exchange: hop by hop, each from the name to the last byte of the answer.
 
-use crate::http::HttpCheck;
 use crate::http::body::{Head as BodyHead, Inspection, Step};
 use crate::http::conn::{Conn, Filled, cause_in};
 use crate::http::connect::{Dial, dial};
@@ -15,6 +14,7 @@ use crate::http::socket::Stream;
 use crate::http::spec::{HttpChoice, IpChoice, Proxy, ProxyScheme};
 use crate::http::timeline::Trace;
 use crate::http::tls::{self, Chain};
+use crate::http::{Cut, HttpCheck, stopped};
 use crate::memory::{BeyondBound, Reservation};
 use crate::shared::{Rules, Shared};
 use bytes::Bytes;
@@ -117,8 +117,16 @@ impl Run {
         result.map_err(|error| Cause::new(Code::OwnFailure, error.to_string()))
     }
 
+    /// The cause of a check that was cut off.
+    pub(crate) fn cut(&self, cut: Cut, timeout: Duration) -> Cause {
+        match cut {
+            Cut::Timeout => self.timed_out(timeout),
+            Cut::Stopped => stopped(),
+        }
+    }
+
     /// The cause of a check whose time ran out.
-    pub(crate) fn timed_out(&self, timeout: Duration) -> Cause {
+    fn timed_out(&self, timeout: Duration) -> Cause {
         let took = Duration::from_micros(self.trace.now());
         if took > timeout + HELD_UP {
             let message = format!("the process was held up: {took:.1?} passed where the timeout is {timeout:?}");

@@ -37,7 +37,7 @@ use crate::http::spec::{Auth, Expect, IpChoice, Request, Resolver};
 use crate::http::timeline::{Trace, wall_clock};
 use crate::http::tls::TlsOptions;
 use crate::memory::Reservation;
-use crate::{Check, Common, Kind, Task};
+use crate::{Check, Common, Kind, Shared, Task};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -51,7 +51,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// `http`
 pub const KIND: Kind = Kind {
@@ -157,15 +157,17 @@ impl HttpCheck {
     async fn one(&self, ctx: Context<'_>, mut run: Run, turn: Option<LibcTurn>) -> Done {
         let limit = ctx.site.spec.timeout;
         let deadline = Instant::from_std(run.trace.began()) + limit;
-        let result = timeout_at(deadline, async {
-            exchange::run(ctx, &mut run, turn).await?;
-            run.end().await
-        })
-        .await;
+        let result = {
+            let work = std::pin::pin!(async {
+                exchange::run(ctx, &mut run, turn).await?;
+                run.end().await
+            });
+            within(deadline, ctx.shared, work).await
+        };
         let failure = match result {
             Ok(Ok(())) => None,
             Ok(Err(cause)) => Some(cause),
-            Err(_) => Some(run.timed_out(limit)),
+            Err(cut) => Some(run.cut(cut, limit)),
         };
         if let Some(cause) = &failure {
             run.trace.fail(cause.code);
@@ -209,14 +211,14 @@ impl HttpCheck {
             resolver: &self.request.resolver,
             cached: self.request.dns_cache,
         };
-        let found = timeout_at(deadline, resolve(names, question, turn, &mut run.trace)).await;
+        let found = within(deadline, ctx.shared, resolve(names, question, turn, &mut run.trace)).await;
         let failure = match found {
             Ok(Ok((addresses, _))) => {
                 run.trace.done();
                 return self.side_by_side(ctx, &run.trace, &addresses, port).await;
             }
             Ok(Err(cause)) => cause,
-            Err(_) => run.timed_out(limit),
+            Err(cut) => run.cut(cut, limit),
         };
         run.trace.fail(failure.code);
         run.exchange.failure = Some(failure);
@@ -236,11 +238,11 @@ impl HttpCheck {
             let ctx = Context { fixed: Some(*address), ..ctx };
             let trace = trace.clone();
             runs.push(Box::pin(async move {
-                let left = ctx.site.spec.timeout.saturating_sub(trace.began().elapsed());
-                let held = timeout(left, ctx.shared.memory.reserve(BASE_BYTES)).await;
-                match held {
+                let deadline = Instant::from_std(trace.began()) + ctx.site.spec.timeout;
+                match within(deadline, ctx.shared, ctx.shared.memory.reserve(BASE_BYTES)).await {
                     Ok(Ok(held)) => self.one(ctx, Run::new(trace, held), None).await,
-                    _ => Done::short_of_memory(ctx, trace),
+                    Err(Cut::Stopped) => Done::unknown(ctx, trace, stopped()),
+                    _ => Done::unknown(ctx, trace, short_of_memory()),
                 }
             }));
         }
@@ -258,7 +260,7 @@ impl HttpCheck {
         let results: Vec<AddressResult> = results.collect();
         // The gravest; the first of several.
         let gravest = done.into_iter().rev().max_by_key(|done| done.verdict.gravity());
-        let gravest = gravest.unwrap_or_else(|| Done::short_of_memory(ctx, trace.clone()));
+        let gravest = gravest.unwrap_or_else(|| Done::unknown(ctx, trace.clone(), short_of_memory()));
         (gravest, results)
     }
 
@@ -300,8 +302,8 @@ struct Done {
 }
 
 impl Done {
-    fn short_of_memory(ctx: Context<'_>, trace: Trace) -> Self {
-        let cause = Cause::new(Code::OwnFailure, "no memory was free in time: limits.memory");
+    /// Of a run that did not begin.
+    fn unknown(ctx: Context<'_>, trace: Trace, cause: Cause) -> Self {
         let run = Run::new(trace, ctx.shared.memory.nothing());
         Self { run, verdict: Verdict::Unknown(vec![cause]) }
     }
@@ -326,10 +328,11 @@ impl Run {
 impl Check for HttpCheck {
     async fn check(&self, task: Task<'_>) -> Observation {
         let patience = task.site.spec.timeout;
-        let (held, turn) = match timeout(patience, self.prepare(&task)).await {
+        let (held, turn) = match within(Instant::now() + patience, task.shared, self.prepare(&task)).await {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(cause)) => return not_made(&task, cause),
-            Err(_) => {
+            Err(Cut::Stopped) => return not_made(&task, stopped()),
+            Err(Cut::Timeout) => {
                 let what = "no memory (limits.memory) or thread for getaddrinfo was free in time";
                 return not_made(&task, Cause::new(Code::OwnFailure, what));
             }
@@ -362,6 +365,33 @@ impl Check for HttpCheck {
     fn show(&self) -> serde_json::Map<String, serde_json::Value> {
         spec::show(&self.request, &self.expect)
     }
+}
+
+/// Why something was not waited for any longer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cut {
+    /// Its time was over.
+    Timeout,
+    /// All checks were told to end.
+    Stopped,
+}
+
+/// Waits for something until an instant, or until all checks are told to end.
+async fn within<F: Future>(deadline: Instant, shared: &Shared, work: F) -> Result<F::Output, Cut> {
+    tokio::select! {
+        biased;
+        done = timeout_at(deadline, work) => done.map_err(|_| Cut::Timeout),
+        () = shared.stopped() => Err(Cut::Stopped),
+    }
+}
+
+/// The cause of a check that was told to end.
+pub(crate) fn stopped() -> Cause {
+    Cause::new(Code::Stopped, "sitemon was stopped")
+}
+
+fn short_of_memory() -> Cause {
+    Cause::new(Code::OwnFailure, "no memory was free in time: limits.memory")
 }
 
 /// What an observation has whatever was found.

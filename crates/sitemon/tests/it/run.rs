@@ -4,9 +4,9 @@ use serde_json::Value;
 use sitemon_model::Timestamp;
 use sitemon_model::site::name_hash;
 use sitemon_schedule::slot;
-use sitemon_testkit::FaultySite;
 use sitemon_testkit::authority::{Authority, Curve};
 use sitemon_testkit::fault::Scheme;
+use sitemon_testkit::{FaultyNames, FaultySite};
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -399,6 +399,58 @@ fn a_stop_serves_what_was_due_and_ends_what_outlasts_the_grace() {
 }
 
 #[test]
+fn a_check_that_a_stop_ends_keeps_what_it_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (site, names) = (FaultySite::start().expect("a site"), FaultyNames::start().expect("names"));
+    names.set("a.site.test", "dns-addresses?a=127.0.0.1").expect("a command");
+    std::fs::write(folder.path().join("ca.pem"), site.roots_pem()).expect("a file");
+    let port = site.address(Scheme::Https).port();
+    let shaken = site.open(Scheme::Https, "tls-hang").expect("a port").port();
+    let mut configuration = format!(
+        "grace: 300ms\ndefaults: {{interval: 1s, timeout: 1h, request: {{resolver: ['{}'], tls: {{ca: ca.pem}}}}}}\nsites:\n",
+        names.address()
+    );
+    for (name, url) in [
+        ("waits", format!("https://a.site.test:{port}/request-hang")),
+        ("receives", format!("https://a.site.test:{port}/body-hang")),
+        ("shakes", format!("https://a.site.test:{shaken}/")),
+        ("asks", "https://silent.test/".to_owned()),
+    ] {
+        let _ = writeln!(configuration, "  - {{name: {name}, url: '{url}'}}");
+    }
+    names.set("silent.test", "dns-hang").expect("a command");
+    let mut monitor = Monitor::start(folder.path(), &configuration, &[]);
+    std::thread::sleep(Duration::from_millis(1500));
+    let (code, took) = monitor.stop();
+    assert_eq!(code, 0, "{}", monitor.said());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let stored = monitor.export();
+    for (name, expected) in [
+        ("waits", "connect dns send tls !wait"),
+        ("receives", "connect dns send tls wait !receive"),
+        ("shakes", "connect dns !tls"),
+        ("asks", "!dns"),
+    ] {
+        let mine = of(&stored, name);
+        assert_gapless(&mine, name, 1_000_000);
+        let first = mine[0];
+        assert_eq!((first["verdict"].as_str(), causes(first)), (Some("unknown"), vec!["stopped"]), "{first}");
+        assert!(first.get("response_time_us").is_none());
+        let phases = first["hops"][0]["phases"].as_object().expect("phases");
+        let show = |(name, phase): (&String, &Value)| {
+            let failed = if phase["state"] == "failed" { "!" } else { "" };
+            format!("{failed}{name}")
+        };
+        let mut shown: Vec<String> = phases.iter().map(show).collect();
+        shown.sort_unstable_by_key(|phase| (phase.starts_with('!'), phase.clone()));
+        assert_eq!(shown.join(" "), expected, "{first}");
+        // What hung keeps the time that it spent.
+        let hung = phases.values().find(|phase| phase["state"] == "failed").expect("one hung");
+        assert!(hung["us"].as_u64().unwrap_or_default() > 300_000, "{first}");
+    }
+}
+
+#[test]
 fn a_pause_is_ours_and_never_the_sites_fault() {
     let folder = tempfile::tempdir().expect("a folder");
     let site = FaultySite::start().expect("a site");
@@ -424,6 +476,9 @@ fn a_pause_is_ours_and_never_the_sites_fault() {
         assert!(skipped >= 2, "{name}: {mine:?}");
         assert_eq!(mine.last().expect("there are some")["verdict"], "up");
     }
+    // However many threads noticed it.
+    let said = monitor.said();
+    assert_eq!(said.matches("slots are unknown").count(), 1, "{said}");
 }
 
 #[test]

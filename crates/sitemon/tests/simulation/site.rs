@@ -78,7 +78,7 @@ impl Check for Simulated {
         let answer = Answer::of(self.world.seed, &site.name, job.scheduled_at);
         let (number, began) = self.world.check_began(&site.name, job, timeout);
         let (start, slept) = (tokio::time::Instant::now(), self.world.slept());
-        let answered = tokio::time::timeout(timeout, async {
+        let work = tokio::time::timeout(timeout, async {
             for step in &answer.steps {
                 tokio::time::sleep(*step).await;
                 if self.world.slept() != slept {
@@ -91,10 +91,19 @@ impl Check for Simulated {
                 std::panic::resume_unwind(Box::new("as the seed says"));
             }
             answer.verdict.clone()
-        })
-        .await;
+        });
+        // Some do not end when they are told to.
+        let heeds = job.scheduled_at.0 % 3 != 0;
+        let verdict = tokio::select! {
+            biased;
+            answered = work => answered.unwrap_or_else(|_| timed_out()),
+            () = task.shared.stopped(), if heeds => {
+                Verdict::Unknown(vec![Cause::new(Code::Stopped, "told to end")])
+            }
+        };
         self.world.check_ended(number);
-        let response_time_us = answered.is_ok().then(|| time::micros(start.elapsed()));
+        let answered = verdict != timed_out() && !matches!(verdict, Verdict::Unknown(_));
+        let response_time_us = answered.then(|| time::micros(start.elapsed()));
         Observation {
             site: site.name.clone(),
             location: task.location.clone(),
@@ -103,7 +112,7 @@ impl Check for Simulated {
             started_at: Some(began),
             interval_us: time::micros(site.spec.interval),
             timeout_us: time::micros(timeout),
-            verdict: answered.unwrap_or_else(|_| timed_out()),
+            verdict,
             response_time_us,
             ..Observation::default()
         }

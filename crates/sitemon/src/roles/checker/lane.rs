@@ -34,6 +34,9 @@ const DUE_MAX: usize = 4096;
 /// How long a lane sleeps at least while as many checks are in flight as may be: setting the alarm for each slot
 /// would cost as much as the slot.
 const FULL_PAUSE_US: u64 = 500;
+/// Checks that are told to end after the grace do so within this time, with what they measured; of others nothing is
+/// known but that they ran.
+const ENDING: Duration = Duration::from_millis(500);
 /// How long a lane with more due than the bus can take waits for it.
 const CROWDED_PAUSE_US: u64 = 5_000;
 
@@ -127,6 +130,8 @@ pub struct Lane {
     behind: bool,
     /// Until when running checks have time, once a stop is under way.
     stopping: Option<tokio::time::Instant>,
+    /// Until when they have time to end, once they were told to.
+    ending: Option<tokio::time::Instant>,
     /// How long the end waits at least for what was observed to be acknowledged.
     delivery: Duration,
 }
@@ -196,6 +201,7 @@ impl Lane {
             slept_us: now.boot.saturating_sub(now.mono),
             behind: false,
             stopping: None,
+            ending: None,
             delivery: Duration::ZERO,
         };
         let mut due = Vec::new();
@@ -251,10 +257,16 @@ impl Lane {
                 () = &mut pulse => {
                     pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
                     if lane.speaks {
-                        lane.telemetry.tell_skipped();
+                        lane.telemetry.tell_gathered(false);
                     }
                 }
-                () = until(lane.stopping) => lane.end_what_runs(),
+                () = until(lane.ending.or(lane.stopping)) => {
+                    if lane.ending.is_none() {
+                        lane.tell_to_end();
+                    } else {
+                        lane.end_what_runs();
+                    }
+                }
             }
         }
         lane.deliver(&mut commands).await;
@@ -647,19 +659,37 @@ impl Lane {
         }
     }
 
-    /// The grace is over: what still runs or waits is unknown.
+    /// The grace is over: what waits is unknown, and what runs is told to end with what it measured until now.
+    fn tell_to_end(&mut self) {
+        self.ending = Some(tokio::time::Instant::now() + ENDING);
+        for ((id, reason), mut active) in std::mem::take(&mut self.active) {
+            if let Some(slot) = active.next.take() {
+                self.stopped(id, &active.watched.site, slot, reason, None);
+            }
+            if active.waits.as_ref().is_some_and(|began| !began.load(Ordering::Relaxed)) {
+                active.task.abort();
+                self.stopped(id, &active.watched.site, active.slot, reason, None);
+            } else {
+                self.active.insert((id, reason), active);
+            }
+        }
+        self.shared.stop();
+    }
+
+    /// What did not end although it was told to is unknown.
     fn end_what_runs(&mut self) {
         for ((id, reason), active) in std::mem::take(&mut self.active) {
             active.task.abort();
-            let began = active.waits.as_ref().is_none_or(|began| began.load(Ordering::Relaxed));
-            for (slot, started_at) in [(Some(active.slot), began.then_some(active.spawned_at)), (active.next, None)] {
-                let Some(slot) = slot else { continue };
-                let mut observation = self.blank(&active.watched.site, slot, reason);
-                observation.started_at = started_at;
-                observation.verdict = Verdict::Unknown(vec![Cause::new(Code::Stopped, "sitemon was stopped")]);
-                self.record(id, &active.watched.site, observation);
-            }
+            self.stopped(id, &active.watched.site, active.slot, reason, Some(active.spawned_at));
         }
+    }
+
+    /// Records a slot whose check, if it had begun, was ended by a stop.
+    fn stopped(&mut self, id: u32, site: &Site, slot: Timestamp, reason: Reason, started_at: Option<Timestamp>) {
+        let mut observation = self.blank(site, slot, reason);
+        observation.started_at = started_at;
+        observation.verdict = Verdict::Unknown(vec![Cause::new(Code::Stopped, "sitemon was stopped")]);
+        self.record(id, site, observation);
     }
 
     /// Waits until everything that was observed is acknowledged, at most until the grace is over or, where checks

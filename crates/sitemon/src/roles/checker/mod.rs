@@ -80,6 +80,7 @@ pub struct Checker {
     gates: Arc<Gates>,
     memory: Arc<Memory>,
     certificates: Arc<Certificates>,
+    telemetry: Arc<Telemetry>,
     jobs: tokio::task::JoinHandle<()>,
 }
 
@@ -116,7 +117,7 @@ impl Checker {
             .collect::<anyhow::Result<Vec<_>>>()?;
         let senders = lanes.iter().map(|lane| lane.commands.clone()).collect();
         let jobs = tokio::spawn(read_jobs(options.bus, options.location, senders));
-        Ok(Self { lanes, gates, memory, certificates, jobs })
+        Ok(Self { lanes, gates, memory, certificates, telemetry: options.telemetry, jobs })
     }
 
     /// Brings other limits and another policy into force for checks that begin from now on, with so many sites to
@@ -212,6 +213,7 @@ impl Checker {
             // Its last words are spoken; a panic has been told by the log.
             let _ = lane.thread.map(std::thread::JoinHandle::join);
         }
+        self.telemetry.tell_gathered(true);
         lost
     }
 }
