@@ -59,51 +59,66 @@ impl Environment {
             self.warnings.push((0, "is not UTF-8, so none of it is used".to_owned()));
             return;
         };
-        for (index, line) in content.trim_start_matches('\u{feff}').lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
+        let mut rest = content.trim_start_matches('\u{feff}');
+        let mut number = 0;
+        while !rest.is_empty() {
+            number += 1;
+            let line = rest.split('\n').next().unwrap_or_default();
+            let mut end = line.len();
+            let text = line.trim_start();
+            if !text.trim_end().is_empty() && !text.starts_with('#') {
+                let text = text.strip_prefix("export ").unwrap_or(text);
+                match text.split_once('=').map(|(name, value)| (name.trim(), line.len() - value.len())) {
+                    Some((name, at)) if is_name(name) => match value(&rest[at..]) {
+                        Some((value, length)) if is_end(&rest[at + length..]) => {
+                            end = at + length;
+                            self.variables.entry(name.to_owned()).or_insert(value);
+                        }
+                        _ => self.warnings.push((number, "is left out: its quote is not closed".to_owned())),
+                    },
+                    _ => self.warnings.push((number, "is left out, expected NAME=VALUE".to_owned())),
+                }
             }
-            let line = line.strip_prefix("export ").unwrap_or(line);
-            let told = match line.split_once('=') {
-                Some((name, value)) if is_name(name.trim()) => match unquote(value.trim()) {
-                    Some(value) => {
-                        self.variables.entry(name.trim().to_owned()).or_insert(value);
-                        continue;
-                    }
-                    None => "is left out: its quote is not closed on the same line",
-                },
-                _ => "is left out, expected NAME=VALUE",
-            };
-            self.warnings.push((index as u32 + 1, told.to_owned()));
+            let (read, after) = rest.split_at(end);
+            number += read.matches('\n').count() as u32;
+            rest = after.split_once('\n').map_or("", |(_, after)| after);
         }
     }
 }
 
-/// The value of a line of `.env`: in single quotes as it is, in double quotes with `\n`, `\"` and `\\`, without
-/// quotes up to a comment. `None` where a quote is not closed.
-fn unquote(value: &str) -> Option<String> {
-    if let Some(rest) = value.strip_prefix('\'') {
-        return rest.split_once('\'').map(|(inner, _)| inner.to_owned());
+/// Whether nothing but a comment stands on the line from here on.
+fn is_end(text: &str) -> bool {
+    let line = text.split('\n').next().unwrap_or_default().trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+/// The value with which a text of `.env` begins, and how long it stands there: in single quotes as it is, in double
+/// quotes with `\n`, `\"` and `\\`, both over several lines if need be; without quotes up to a comment. `None` where a
+/// quote is not closed.
+fn value(text: &str) -> Option<(String, usize)> {
+    let unspaced = text.trim_start_matches([' ', '\t']);
+    let begin = text.len() - unspaced.len();
+    if let Some(inner) = unspaced.strip_prefix('\'') {
+        return inner.split_once('\'').map(|(inner, _)| (inner.to_owned(), begin + inner.len() + 2));
     }
-    if let Some(rest) = value.strip_prefix('"') {
-        let mut text = String::new();
-        let mut letters = rest.chars();
-        while let Some(letter) = letters.next() {
-            match letter {
-                '"' => return Some(text),
-                '\\' => match letters.next() {
-                    Some('n') => text.push('\n'),
-                    Some(escaped @ ('"' | '\\' | '$')) => text.push(escaped),
-                    Some(other) => text.extend(['\\', other]),
-                    None => text.push('\\'),
-                },
-                letter => text.push(letter),
-            }
+    let Some(inner) = unspaced.strip_prefix('"') else {
+        let line = text.split('\n').next().unwrap_or_default();
+        return Some((line.split(" #").next().unwrap_or_default().trim().to_owned(), line.len()));
+    };
+    let mut value = String::new();
+    let mut letters = inner.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return Some((value, begin + at + 2)),
+            '\\' => match letters.next()?.1 {
+                'n' => value.push('\n'),
+                escaped @ ('"' | '\\' | '$') => value.push(escaped),
+                other => value.extend(['\\', other]),
+            },
+            letter => value.push(letter),
         }
-        return None;
     }
-    Some(value.split(" #").next().unwrap_or_default().trim_end().to_owned())
+    None
 }
 
 fn is_name(name: &str) -> bool {
@@ -230,10 +245,11 @@ mod tests {
     #[test]
     fn lines_of_the_file() {
         let mut environment = environment();
-        environment.add(b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\nG=\"a\nH='b\nI=it's\n");
-        let values: Vec<_> = ["A", "B", "C", "D", "E", "F", "I"].map(|name| environment.get(name).unwrap()).into();
-        assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v", "it's"]);
+        environment.add(b"# c\nA=2\nexport B=\"x\\n\\\"y\\\"\" # c\nC='a b' \nD=a#b # c\nE=\n1=2\n = \nF=k=v\nG=\"a\nI=it's\n K = 'l\n m'#c\nL=\"n\r\no\" \nM=o'\nN=''");
+        let values: Vec<_> =
+            ["A", "B", "C", "D", "E", "F", "I", "K", "L", "M", "N"].map(|name| environment.get(name).unwrap()).into();
+        assert_eq!(values, ["1", "x\n\"y\"", "a b", "a#b", "", "k=v", "it's", "l\n m", "n\r\no", "o'", ""]);
         let lines: Vec<u32> = environment.warnings.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [7, 8, 10, 11]);
+        assert_eq!(lines, [7, 8, 10]);
     }
 }

@@ -848,7 +848,7 @@ fn config_check_tells_what_it_found() {
         exit 0
         --- stderr
         .env:2:1: warning: is left out, expected NAME=VALUE
-        .env:3:1: warning: is left out: its quote is not closed on the same line
+        .env:3:1: warning: is left out: its quote is not closed
         sitemon.yaml: no faults, 2 warnings
     "#]],
     );
