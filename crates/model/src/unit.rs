@@ -100,6 +100,11 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
     u64::try_from(value).ok()
 }
 
+/// How many there are: `1 site`, `2 sites`.
+pub fn show_count(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

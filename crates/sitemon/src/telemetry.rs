@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use sitemon_model::unit::show_count;
 use sitemon_model::{Body, Code, Observation, Phase, State, Timestamp, Verdict};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -310,7 +311,7 @@ impl Telemetry {
             (std::mem::take(&mut untold.slots), last)
         };
         let (site, why) = (&*last.0, last.1);
-        tracing::warn!(slots, site, "{slots} slots were skipped, the last of {site}: {why}");
+        tracing::warn!(slots, site, "skipped {}, the last of {site}: {why}", show_count(slots, "slot"));
     }
 
     /// The clock of the system was set.

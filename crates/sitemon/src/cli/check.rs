@@ -207,9 +207,8 @@ pub fn summary(total: usize, tally: [usize; 4]) -> String {
             painted(&format!("{} {name}", show::count(*count as u64)), terminal::verdict_style(verdict as u8))
         })
         .collect();
-    let sites = if total == 1 { "site" } else { "sites" };
     let colon = if parts.is_empty() { "" } else { ": " };
-    format!("{} {sites}{colon}{}", show::count(total as u64), parts.join(", "))
+    format!("{}{colon}{}", show::counted(total as u64, "site"), parts.join(", "))
 }
 
 /// The lines of one observation.

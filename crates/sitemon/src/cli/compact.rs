@@ -30,9 +30,9 @@ pub fn run(source: &Source, global: &Global) -> Outcome {
         let (packed, freed) = (packed?, freed?);
         if global.quiet == 0 {
             say(format_args!(
-                "packed {} observations into {} blocks, gave back {}; the store has {}",
-                show::count(packed.arrivals),
-                show::count(packed.blocks),
+                "packed {} into {}, gave back {}; the store has {}",
+                show::counted(packed.arrivals, "observation"),
+                show::counted(packed.blocks, "block"),
                 show::bytes(freed.freed_bytes),
                 show::bytes(bytes),
             ));

@@ -22,8 +22,7 @@ pub fn run(command: args::Config, source: &Source, global: &Global) -> Outcome {
             if global.quiet == 0 {
                 let and = match faults.len() {
                     0 => String::new(),
-                    1 => ", 1 warning".to_owned(),
-                    warnings => format!(", {} warnings", show::count(warnings as u64)),
+                    warnings => format!(", {}", show::counted(warnings as u64, "warning")),
                 };
                 say(format_args!("{}: no faults{and}", path.display()));
             }

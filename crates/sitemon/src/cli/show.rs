@@ -72,6 +72,11 @@ pub fn count(count: u64) -> String {
     shown
 }
 
+/// `1 block`, `1,234 blocks`
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// An instant to the second: `2026-11-21 10:00:07`.
 pub fn time(at: Timestamp) -> String {
     let text = at.to_string();

@@ -25,6 +25,7 @@ pub use sources::render;
 use load::Purpose;
 use sitemon_model::Site;
 use sitemon_model::tree::{Fault, Faults, Node, Value};
+use sitemon_model::unit::show_count;
 use sitemon_probe::Check;
 use sitemon_store::{Retention, SiteRecord};
 use std::net::SocketAddr;
@@ -173,10 +174,8 @@ pub enum ConfigError {
 
 /// How many errors there are.
 fn number_of(faults: &[Fault]) -> String {
-    match faults.iter().filter(|fault| !fault.warning).count() {
-        1 => "1 fault in the configuration".to_owned(),
-        number => format!("{number} faults in the configuration"),
-    }
+    let errors = faults.iter().filter(|fault| !fault.warning).count();
+    format!("{} in the configuration", show_count(errors as u64, "fault"))
 }
 
 impl ConfigError {

@@ -5,6 +5,7 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 use serde_json::{Map, Value};
 use sitemon_model::Spec;
+use sitemon_model::unit::show_count;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +69,8 @@ impl Changes {
     pub fn describe(&self) -> String {
         let changed = self.watch.len() - self.added;
         let same = self.sites.len() - self.watch.len();
-        format!("{} sites added, {changed} changed, {} removed, {same} as before", self.added, self.forget.len())
+        let added = show_count(self.added as u64, "site");
+        format!("{added} added, {changed} changed, {} removed, {same} as before", self.forget.len())
     }
 }
 

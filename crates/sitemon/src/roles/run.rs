@@ -10,6 +10,7 @@ use crate::runtime;
 use crate::serve::{Readiness, Server, Shown};
 use crate::telemetry::Telemetry;
 use anyhow::Context as _;
+use sitemon_model::unit::show_count;
 use sitemon_store::{Access, StoreError};
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
@@ -192,7 +193,11 @@ fn comes_into_force(key: &str) -> bool {
 /// The line with the word `ready`, whatever the level of the log.
 fn tell_ready(count: usize) {
     if tracing::enabled!(tracing::Level::INFO) {
-        tracing::info!(sites = count, "ready: every slot of {count} sites is served from now on");
+        tracing::info!(
+            sites = count,
+            "ready: every slot of {} is served from now on",
+            show_count(count as u64, "site")
+        );
     } else {
         // A reader of stderr that went away must not end a process that watches.
         let _ = writeln!(anstream::stderr(), "ready");

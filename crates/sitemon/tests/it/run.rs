@@ -205,7 +205,7 @@ fn a_reload_changes_what_changed_and_refuses_what_is_wrong() {
 
     monitor.configure(&format!("sites:\n{}{}", line("kept", "200ms"), line("new", "300ms")));
     monitor.signal(rustix::process::Signal::HUP);
-    monitor.wait_for("1 sites added, 0 changed, 1 removed, 1 as before");
+    monitor.wait_for("1 site added, 0 changed, 1 removed, 1 as before");
     let changed = sitemon_testkit::clock::now_us().cast_signed();
     std::thread::sleep(Duration::from_secs(1));
     monitor.configure(&format!("sites:\n{}{}", line("kept", "200ms"), line("new", "500ms")));
@@ -233,7 +233,7 @@ fn a_change_of_a_watched_file_is_taken_over() {
     let one = format!("defaults: {{interval: 1s}}\nsites:\n  - {{name: a, url: '{url}'}}\n");
     let mut monitor = Monitor::start(folder.path(), &one, &["--watch"]);
     monitor.configure(&format!("{one}  - {{name: b, url: '{url}'}}\n"));
-    monitor.wait_for("1 sites added, 0 changed, 0 removed, 1 as before");
+    monitor.wait_for("1 site added, 0 changed, 0 removed, 1 as before");
     assert_eq!(monitor.stop().0, 0);
 }
 
@@ -258,7 +258,7 @@ fn whatever_the_configuration_is_read_from_is_watched() {
     // A folder that a pattern's middle matches, and a file in it, of no ending that says configuration.
     std::fs::create_dir_all(at("teams/x/prod")).expect("a folder");
     std::fs::write(at("teams/x/prod/b.conf"), sites("b")).expect("a file");
-    monitor.wait_for("1 sites added, 0 changed, 0 removed, 2 as before");
+    monitor.wait_for("1 site added, 0 changed, 0 removed, 2 as before");
     // What is written beside it is no change of the configuration.
     std::fs::write(at("teams/x/prod/notes.txt"), "nothing").expect("a file");
     // A file that the configuration names.
@@ -267,15 +267,15 @@ fn whatever_the_configuration_is_read_from_is_watched() {
     // A link that comes to point to another file, which is watched from then on.
     std::os::unix::fs::symlink("releases/2", at("new.part")).expect("a link");
     std::fs::rename(at("new.part"), at("one.part")).expect("a rename");
-    monitor.wait_for("1 sites added, 0 changed, 1 removed, 2 as before");
+    monitor.wait_for("1 site added, 0 changed, 1 removed, 2 as before");
     std::fs::write(at("releases/2"), sites("third")).expect("a file");
-    monitor.wait_for("1 sites added, 0 changed, 1 removed, 2 as before");
+    monitor.wait_for("1 site added, 0 changed, 1 removed, 2 as before");
     // A folder that goes away and comes back.
     std::fs::remove_dir_all(at("teams")).expect("gone");
     monitor.wait_for("0 sites added, 0 changed, 1 removed, 2 as before");
     std::fs::create_dir_all(at("teams/y/prod")).expect("a folder");
     std::fs::write(at("teams/y/prod/c.conf"), sites("c")).expect("a file");
-    monitor.wait_for("1 sites added, 0 changed, 0 removed, 2 as before");
+    monitor.wait_for("1 site added, 0 changed, 0 removed, 2 as before");
 
     // A refused configuration names a file that is not there yet: it is taken over when it comes.
     std::fs::write(
