@@ -56,9 +56,11 @@ need() {
   [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
-# What building needs: cargo of the version in Cargo.toml or newer, and a C compiler (SQLite, zstd, aws-lc).
+# What building needs: cargo of the version in Cargo.toml or newer, a C compiler (SQLite, zstd, aws-lc), and what
+# librdkafka's own build needs beside it: a C++ compiler, make, and OpenSSL's headers, which pkg-config finds.
 need_rust() {
-  local wanted wants=(cc:gcc /usr/include/stdio.h:libc6-dev)
+  local wanted
+  local wants=(cc:gcc /usr/include/stdio.h:libc6-dev c++:g++ make:make pkg-config:pkg-config /usr/include/openssl/ssl.h:libssl-dev)
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
   # Where rustup puts it; a shell that was open before does not know yet.
   PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH"

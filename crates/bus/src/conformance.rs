@@ -15,17 +15,30 @@ pub type Open<'a> =
 /// Nothing that a bus is asked here takes longer, so that a driver that hangs fails instead.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// When a bus acknowledges what was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// When every group of readers has dealt with it: the bus itself forgets with the process.
+    DealtWith,
+    /// When the bus itself has it, so that no crash takes it away.
+    Kept,
+}
+
 /// Runs the whole suite.
 ///
 /// # Panics
 /// Where the bus does not do what it must.
-pub async fn run(open: Open<'_>) {
+pub async fn run(promise: Promise, open: Open<'_>) {
     order_within_a_key(open).await;
-    acknowledged_only_when_dealt_with(open).await;
+    match promise {
+        Promise::DealtWith => acknowledged_only_when_dealt_with(open).await,
+        Promise::Kept => acknowledged_when_kept(open).await,
+    }
     jobs_keep_all_their_words(open).await;
     a_dropped_next_loses_nothing(open).await;
     partitions_move_with_their_notes(open).await;
     positions_go_on(open).await;
+    a_position_that_is_not_held_is_refused(open).await;
     closing_reads_to_the_end(open).await;
     the_bound_refuses(open).await;
 }
@@ -107,6 +120,16 @@ async fn acknowledged_only_when_dealt_with(open: Open<'_>) {
     assert!(tokio::time::timeout(short, &mut second).await.is_err(), "its last message is not dealt with");
     reader.acknowledge(0, Acknowledged { next: 3, metadata: String::new() }).await.expect("acknowledge");
     tokio::time::timeout(PATIENCE, second).await.expect("in time").expect("acknowledged");
+}
+
+async fn acknowledged_when_kept(open: Open<'_>) {
+    let bus = open(1, 100_000).await.expect("open");
+    let acknowledged = bus.publish(Topic::Observations, vec![observation("a", 1), observation("b", 2)]);
+    tokio::time::timeout(PATIENCE, acknowledged.expect("publish")).await.expect("in time").expect("acknowledged");
+    // Nobody read it, and whoever comes later still can.
+    let mut reader = bus.subscribe(Topic::Observations, "writers").await.expect("subscribe");
+    let (messages, _) = read(&mut *reader, 2).await;
+    assert_eq!(messages.iter().map(slot_of).collect::<Vec<_>>(), [1, 2]);
 }
 
 async fn jobs_keep_all_their_words(open: Open<'_>) {
@@ -196,6 +219,25 @@ async fn positions_go_on(open: Open<'_>) {
     assert!(matches!(beyond, Err(BusError::Engine(_))), "{beyond:?}");
 }
 
+async fn a_position_that_is_not_held_is_refused(open: Open<'_>) {
+    let bus = open(1, 100_000).await.expect("open");
+    let mut reader = bus.subscribe(Topic::Observations, "writers").await.expect("subscribe");
+    drop(bus.publish(Topic::Observations, vec![observation("a", 1), observation("a", 2)]).expect("publish"));
+    let _ = read(&mut *reader, 2).await;
+    drop(reader);
+    let mut reader = bus.subscribe(Topic::Observations, "writers").await.expect("subscribe");
+    let Event::Assigned(assigned) = next(&mut *reader).await else { panic!("the partition must be assigned") };
+    assert_eq!((assigned.len(), assigned[0].first), (1, 0));
+    let refused = reader.begin(0, 3).await.expect_err("there is nothing");
+    assert!(matches!(refused, BusError::OutOfRange { partition: 0, at: 3, first: 0, end: 2 }), "{refused:?}");
+    assert_eq!(refused.to_string(), "offset 3 of partition 0 is not held: 0 to 2 are");
+    // At the end is where the next message will be.
+    reader.begin(0, 2).await.expect("begin at the end");
+    drop(bus.publish(Topic::Observations, vec![observation("a", 3)]).expect("publish"));
+    let (messages, _) = read(&mut *reader, 1).await;
+    assert_eq!(messages.iter().map(slot_of).collect::<Vec<_>>(), [3]);
+}
+
 async fn closing_reads_to_the_end(open: Open<'_>) {
     let bus = open(1, 100_000).await.expect("open");
     let mut reader = bus.subscribe(Topic::Observations, "writers").await.expect("subscribe");
@@ -209,12 +251,14 @@ async fn closing_reads_to_the_end(open: Open<'_>) {
 async fn the_bound_refuses(open: Open<'_>) {
     let bus = open(1, 10).await.expect("open");
     let batch = |count: i64| (0..count).map(|slot| observation("a", slot)).collect::<Vec<_>>();
-    drop(bus.publish(Topic::Observations, batch(8)).expect("publish"));
-    let refused = bus.publish(Topic::Observations, batch(3)).err();
-    assert!(matches!(refused, Some(BusError::Full { held: 8 })), "{refused:?}");
-    drop(bus.publish(Topic::Observations, batch(2)).expect("publish up to the bound"));
+    let refused = bus.publish(Topic::Observations, batch(11)).err();
+    assert!(matches!(refused, Some(BusError::Full { held: 0 })), "{refused:?}");
+    let first = bus.publish(Topic::Observations, batch(10)).expect("publish up to the bound");
     let mut reader = bus.subscribe(Topic::Observations, "writers").await.expect("subscribe");
-    let (_, ends) = read(&mut *reader, 10).await;
+    // Nothing was queued of what was refused.
+    let (messages, ends) = read(&mut *reader, 10).await;
+    assert_eq!(messages.len(), 10);
     reader.acknowledge(0, Acknowledged { next: ends[&0], metadata: String::new() }).await.expect("acknowledge");
+    tokio::time::timeout(PATIENCE, first).await.expect("in time").expect("acknowledged");
     drop(bus.publish(Topic::Observations, batch(10)).expect("room again"));
 }

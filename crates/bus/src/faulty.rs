@@ -124,6 +124,10 @@ impl Bus for Faulty {
         self.inner.partitions(topic)
     }
 
+    fn stream(&self, topic: Topic) -> Option<String> {
+        self.inner.stream(topic)
+    }
+
     fn publish(&self, topic: Topic, messages: Vec<Message>) -> Result<Acknowledgement, BusError> {
         let fate = self.fate(topic, Call::Publish);
         match fate.failure {

@@ -7,7 +7,9 @@
 
 pub mod conformance;
 pub mod faulty;
+mod kafka;
 pub mod local;
+mod wire;
 
 use async_trait::async_trait;
 use sitemon_model::tree::{Faults, Fields};
@@ -16,7 +18,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// All buses; the first is the default.
-pub const KINDS: &[Kind] = &[local::KIND];
+pub const KINDS: &[Kind] = &[local::KIND, kafka::KIND];
 
 /// A bus as it stands in the table.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +27,9 @@ pub struct Kind {
     pub name: &'static str,
     /// One sentence for the reference.
     pub about: &'static str,
-    /// Reads the bus's own keys (those beside `kind`), noting each fault; does not finish the map.
-    pub parse: fn(&mut Fields<'_>, &mut Faults) -> Option<Box<dyn Config>>,
+    /// Reads the bus's own keys (those beside `kind`), noting each fault; does not finish the map. Relative paths are
+    /// relative to `base`.
+    pub parse: fn(&mut Fields<'_>, &std::path::Path, &mut Faults) -> Option<Box<dyn Config>>,
     /// The JSON Schema of the bus's own keys: a map of property name to schema.
     pub schema: fn() -> serde_json::Map<String, serde_json::Value>,
 }
@@ -111,6 +114,9 @@ pub struct Assignment {
     pub partition: Partition,
     /// What was acknowledged last; `None`: nothing ever.
     pub acknowledged: Option<Acknowledged>,
+    /// The first offset that is held: where to begin who never read of it before. Not 0 where a log has let go of what
+    /// is old.
+    pub first: Offset,
 }
 
 /// What was acknowledged of a partition: everything before `next`, and a note that its owner left with it.
@@ -127,6 +133,10 @@ pub struct Acknowledged {
 pub trait Bus: Send + Sync + Debug {
     /// How many partitions a topic has.
     fn partitions(&self, topic: Topic) -> Partition;
+
+    /// The name under which a store keeps positions in a topic's partitions, unlike that of any other topic of any
+    /// other engine. `None`: the topic is as old as this process, and nobody else's.
+    fn stream(&self, topic: Topic) -> Option<String>;
 
     /// Hands over messages, in order for each key. They are queued when this returns; what it returns ends
     /// when all are acknowledged: safe by the promise of this bus, so that no crash takes them away. On an
@@ -174,6 +184,21 @@ pub enum BusError {
     /// The partition is another's by now.
     #[error("partition {0} is not assigned to this reader")]
     NotAssigned(Partition),
+    /// A position is not held: what came there was let go, or never was.
+    #[error("offset {at} of partition {partition} is not held: {first} to {end} are")]
+    OutOfRange {
+        /// The partition.
+        partition: Partition,
+        /// The position.
+        at: Offset,
+        /// The first that is held.
+        first: Offset,
+        /// The one after the last.
+        end: Offset,
+    },
+    /// The engine cannot be reached, or cannot do it now: waiting may mend it.
+    #[error("{0}")]
+    Unavailable(String),
     /// The engine said no.
     #[error("{0}")]
     Engine(String),

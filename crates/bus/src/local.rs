@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 pub const KIND: Kind = Kind {
     name: "local",
     about: "In the process, in memory; needs nothing else.",
-    parse: |_: &mut Fields<'_>, _: &mut Faults| Some(Box::new(Options::default())),
+    parse: |_: &mut Fields<'_>, _: &std::path::Path, _: &mut Faults| Some(Box::new(Options::default())),
     schema: serde_json::Map::new,
 };
 
@@ -158,6 +158,10 @@ impl Bus for Local {
         self.options.partitions
     }
 
+    fn stream(&self, _topic: Topic) -> Option<String> {
+        None
+    }
+
     fn publish(&self, topic: Topic, messages: Vec<Message>) -> Result<Acknowledgement, BusError> {
         let queue = self.queue(topic);
         let mut state = queue.lock();
@@ -240,7 +244,8 @@ impl Member {
                 let share = &mut group.partitions[index];
                 *share =
                     Share { owner: Some(self.number), acknowledged: share.acknowledged.take(), ..Share::default() };
-                Assignment { partition: index as Partition, acknowledged: share.acknowledged.clone() }
+                let first = logs[index].base;
+                Assignment { partition: index as Partition, acknowledged: share.acknowledged.clone(), first }
             });
             return Some(Event::Assigned(assigned.collect()));
         }
@@ -319,11 +324,7 @@ impl Reader for Member {
             log.waiting.iter_mut().for_each(|(offset, _)| *offset += at);
         }
         if !(log.base..=log.end()).contains(&at) {
-            return Err(BusError::Engine(format!(
-                "offset {at} of partition {partition} is not held: {} to {} are",
-                log.base,
-                log.end()
-            )));
+            return Err(BusError::OutOfRange { partition, at, first: log.base, end: log.end() });
         }
         share.read_to = Some(at);
         drop(state);
@@ -382,10 +383,11 @@ impl Drop for Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance::Promise;
 
     #[tokio::test]
     async fn conforms() {
-        crate::conformance::run(&|partitions, messages_max| {
+        crate::conformance::run(Promise::DealtWith, &|partitions, messages_max| {
             let options = Options { partitions, messages_max };
             Box::pin(async move { options.open().await })
         })

@@ -35,7 +35,7 @@ const TOP_KEYS: &[&str] = &[
 /// Stores and buses of later versions, which are refused by name.
 pub const STORES_LATER: &[&str] = &["redis"];
 /// See [`STORES_LATER`].
-pub const BUSES_LATER: &[&str] = &["kafka", "zeromq"];
+pub const BUSES_LATER: &[&str] = &["zeromq"];
 
 /// The default of `metrics.sites`: 15 series for each are some 10 MB of text.
 pub const METRICS_SITES: usize = 10_000;
@@ -574,7 +574,8 @@ impl Loader<'_> {
         let (store, flush) = read_store(&at, &store_folder, &mut faults);
         let retention = read_retention(fields.take("retention"), &mut faults);
         let at = fields.take("bus").filter(|at| !self.purpose.local || kind_of(at, "local") == "local");
-        let bus = read_bus(&at.unwrap_or_else(|| At::new(&none, "bus")), &mut faults);
+        let at = at.unwrap_or_else(|| At::new(&none, "bus"));
+        let bus = read_bus(&at, &self.sources.folder(at.node.place.source), &mut faults);
         let spool = read_spool(fields.take("spool"), &self.sources, &mut faults);
         let metrics_at = fields.take("metrics");
         let metrics = read_metrics(metrics_at.as_ref(), &mut faults);
@@ -795,13 +796,13 @@ fn read_store(at: &At<'_>, folder: &Path, faults: &mut Faults) -> (Option<Box<dy
     (store, flush)
 }
 
-fn read_bus(at: &At<'_>, faults: &mut Faults) -> Option<Box<dyn sitemon_bus::Config>> {
+fn read_bus(at: &At<'_>, folder: &Path, faults: &mut Faults) -> Option<Box<dyn sitemon_bus::Config>> {
     let mut fields = at.map(faults);
     let before = faults.0.len();
     let names: Vec<&str> = sitemon_bus::KINDS.iter().map(|kind| kind.name).collect();
     let name = read_kind(&mut fields, &names, BUSES_LATER, faults)?;
     let kind = sitemon_bus::KINDS.iter().find(|kind| kind.name == name)?;
-    let bus = (kind.parse)(&mut fields, faults);
+    let bus = (kind.parse)(&mut fields, folder, faults);
     fields.finish(faults);
     if bus.is_none() && faults.0.len() == before {
         at.error(faults, format!("the kind `{}` cannot be used with these keys", kind.name));

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::{Limits, Watched};
 use crate::telemetry::Telemetry;
 use anyhow::Context as _;
-use sitemon_bus::Bus;
+use sitemon_bus::{Bus, Topic};
 use sitemon_probe::http::Certificates;
 use sitemon_probe::policy::Policy;
 use sitemon_store::{Retention, RunStart, SiteRecord, Store, StoreError};
@@ -80,8 +80,8 @@ impl Local {
             telemetry: telemetry.clone(),
             rules: rules.clone(),
             baselines,
-            // A store that several processes share has one such bus for each location.
-            stream: format!("observations/{location}"),
+            // A store that several processes share has one bus in memory for each location.
+            stream: bus.stream(Topic::Observations).unwrap_or_else(|| format!("observations/{location}")),
         }))));
         let checker = Checker::start(checker)?;
         let sites = Vec::new();

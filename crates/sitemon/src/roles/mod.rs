@@ -9,6 +9,7 @@ pub mod writer;
 pub use run::run;
 
 use crate::config::ConfigError;
+use sitemon_bus::BusError;
 use sitemon_store::StoreError;
 use std::time::Duration;
 
@@ -26,21 +27,40 @@ pub enum Failure {
     Own(#[from] anyhow::Error),
 }
 
-/// Asks the store until it is there, telling once that it is waited for. The error is one that waiting does not mend.
-async fn patiently<T, F>(mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+/// An error that may be of a server that is away.
+trait Away: std::fmt::Display {
+    /// What is waited for, where waiting may mend it.
+    fn away(&self) -> Option<&'static str>;
+}
+
+impl Away for StoreError {
+    fn away(&self) -> Option<&'static str> {
+        matches!(self, Self::Unavailable(_)).then_some("the store")
+    }
+}
+
+impl Away for BusError {
+    fn away(&self) -> Option<&'static str> {
+        matches!(self, Self::Unavailable(_)).then_some("the bus")
+    }
+}
+
+/// Asks a server until it is there, telling once that it is waited for. The error is one that waiting does not mend.
+async fn patiently<T, E: Away, F>(mut ask: impl FnMut() -> F) -> Result<T, E>
 where
-    F: Future<Output = Result<T, StoreError>>,
+    F: Future<Output = Result<T, E>>,
 {
     let mut told = false;
     loop {
         match ask().await {
-            Err(StoreError::Unavailable(why)) => {
+            Err(error) => {
+                let Some(what) = error.away() else { return Err(error) };
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("waiting for the store: {why}");
+                    tracing::warn!("waiting for {what}: {error}");
                 }
                 tokio::time::sleep(ASK_AGAIN).await;
             }
-            other => return other,
+            done => return done,
         }
     }
 }

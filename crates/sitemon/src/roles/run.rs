@@ -62,7 +62,21 @@ async fn supervise(source: &Source, watch: bool) -> Result<(), Failure> {
         opened = patiently(|| config.store.open(Access::Write("run"))) => opened.context("cannot open the store")?,
         () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
     };
-    let bus = config.bus.open().await.context("cannot open the bus")?;
+    readiness.waits_for(&["bus"]);
+    let bus = tokio::select! {
+        opened = patiently(|| config.bus.open()) => opened.context("cannot open the bus"),
+        () = told_to_stop(&mut signals.terminate, &mut signals.interrupt) => {
+            store.close().await;
+            return Ok(());
+        }
+    };
+    let bus = match bus {
+        Ok(bus) => bus,
+        Err(error) => {
+            store.close().await;
+            return Err(error.into());
+        }
+    };
     // It is there for certain when the start stands in its journal.
     readiness.waits_for(&["store", "sites"]);
 

@@ -189,7 +189,15 @@ impl Writer {
                         let source = self.source(partition);
                         let at = patiently(|| self.store.position(&source)).await.context("cannot read positions")?;
                         member.expected.insert(partition, at);
-                        member.reader.begin(partition, at).await?;
+                        // Nothing of it was ever stored: what is old enough to be let go is for nobody.
+                        let from = if at == 0 { assignment.first } else { at };
+                        match member.reader.begin(partition, from).await {
+                            Err(error @ BusError::OutOfRange { .. }) => {
+                                let what = format!("the store's position in {source} cannot be gone on from");
+                                return Err(anyhow::Error::new(error).context(what).into());
+                            }
+                            begun => begun?,
+                        }
                     }
                 }
                 Some(Event::Revoked(revoked)) => {
@@ -235,7 +243,7 @@ impl Writer {
         for (partition, (next, observations)) in partitions {
             let Some(expected) = member.expected.get(&partition).copied() else { continue };
             let advance = Advance { source: self.source(partition), expected, next };
-            self.append_one(observations, advance).await?;
+            self.append_one(partition, observations, advance).await?;
             member.expected.insert(partition, next);
             let acknowledged = Acknowledged { next, metadata: String::new() };
             member.reader.acknowledge(partition, acknowledged).await?;
@@ -244,7 +252,12 @@ impl Writer {
     }
 
     /// Tries until the store has it, however long that takes.
-    async fn append_one(&mut self, observations: Vec<Arc<Observation>>, advance: Advance) -> anyhow::Result<()> {
+    async fn append_one(
+        &mut self,
+        partition: Partition,
+        observations: Vec<Arc<Observation>>,
+        advance: Advance,
+    ) -> Result<(), Trouble> {
         let count = observations.len() as u64;
         let (mut pause, mut failing_since, mut counted) = (RETRY_FIRST, None, Instant::now());
         loop {
@@ -267,7 +280,11 @@ impl Writer {
                     self.recovered(failing_since, counted);
                     return Ok(());
                 }
-                Err(error) => return Err(error).context("cannot write observations"),
+                Err(StoreError::Fenced { .. }) if self.bus.stream(Topic::Observations).is_some() => {
+                    // Another writer has it, and this one was not told yet.
+                    return Err(BusError::NotAssigned(partition).into());
+                }
+                Err(error) => return Err(anyhow::Error::new(error).context("cannot write observations").into()),
             }
         }
     }

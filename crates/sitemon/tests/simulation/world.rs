@@ -458,6 +458,10 @@ impl Bus for Witness {
         self.bus.partitions(topic)
     }
 
+    fn stream(&self, topic: Topic) -> Option<String> {
+        self.bus.stream(topic)
+    }
+
     fn publish(&self, topic: Topic, messages: Vec<Message>) -> Result<Acknowledgement, BusError> {
         let key = |message: &Message| match message {
             Message::Observation(observation) => Some(observation.key()),

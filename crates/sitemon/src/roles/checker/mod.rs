@@ -317,8 +317,9 @@ async fn pass_jobs_on(bus: &dyn Bus, location: &str, lanes: &[mpsc::Sender<Comma
         match reader.next().await? {
             Event::Assigned(assigned) => {
                 for assignment in assigned {
+                    // Jobs that were let go meanwhile had expired.
                     let at = assignment.acknowledged.map_or(0, |acknowledged| acknowledged.next);
-                    reader.begin(assignment.partition, at).await?;
+                    reader.begin(assignment.partition, at.max(assignment.first)).await?;
                 }
             }
             Event::Revoked(_) => {}
