@@ -4,6 +4,7 @@ mod command;
 mod commands;
 mod config;
 mod house;
+mod kafka;
 mod postgres;
 mod reference;
 mod reloading;
