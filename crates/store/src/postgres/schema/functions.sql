@@ -29,6 +29,7 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     width integer := get_byte(data, at) & 127;
     excepted boolean := get_byte(data, at) > 127;
+    v record;
     reference bigint;
     number bigint;
     place integer := 1;
@@ -37,12 +38,16 @@ DECLARE
     left_over bigint;
     byte integer;
     shift integer;
-    bits bytea;
-    mask bigint;
+    size integer;
+    bits bit varying;
 BEGIN
-    SELECT sitemon.signed(v.value), v.next INTO reference, next FROM sitemon.varint(data, at + 1) v;
+    v := sitemon.varint(data, at + 1);
+    reference := sitemon.signed(v.value);
+    next := v.next;
     IF excepted THEN
-        SELECT v.value, v.next INTO left_over, next FROM sitemon.varint(data, next) v;
+        v := sitemon.varint(data, next);
+        left_over := v.value;
+        next := v.next;
         -- Two numbers for each, read here: a call for each byte of them would cost more than all the rest.
         WHILE left_over > 0 LOOP
             byte := get_byte(data, next);
@@ -73,36 +78,16 @@ BEGIN
     IF width = 0 THEN
         numbers := array_fill(reference, ARRAY[count]);
     ELSE
-        -- With room behind, so that whole windows of bytes can be looked at.
-        bits := substring(data FROM next + 1 FOR (count * width + 7) / 8) || '\x000000000000000000'::bytea;
-        next := next + (count * width + 7) / 8;
-        mask := CASE WHEN width = 64 THEN -1 ELSE (1::bigint << width) - 1 END;
-        IF width <= 9 THEN
-            SELECT array_agg(reference + (((get_byte(bits, b >> 3) | (get_byte(bits, (b >> 3) + 1) << 8)) >> (b & 7)) & mask))
-              INTO numbers FROM generate_series(0, (count - 1) * width, width) b;
-        ELSIF width <= 17 THEN
-            SELECT array_agg(reference + (((get_byte(bits, b >> 3) | (get_byte(bits, (b >> 3) + 1) << 8)
-                                           | (get_byte(bits, (b >> 3) + 2) << 16)) >> (b & 7)) & mask))
-              INTO numbers FROM generate_series(0, (count - 1) * width, width) b;
-        ELSIF width <= 25 THEN
-            SELECT array_agg(reference + (((get_byte(bits, b >> 3) | (get_byte(bits, (b >> 3) + 1) << 8)
-                                           | (get_byte(bits, (b >> 3) + 2) << 16)
-                                           | (get_byte(bits, (b >> 3) + 3)::bigint << 24)) >> (b & 7)) & mask))
-              INTO numbers FROM generate_series(0, (count - 1) * width, width) b;
-        ELSE
-            -- Eight bytes, less the bits before, and of the ninth what is missing.
-            SELECT array_agg(reference + (mask & (
-                       CASE WHEN b & 7 = 0 THEN w.word
-                            ELSE (w.word >> (b & 7)) & ((1::bigint << (64 - (b & 7))) - 1)
-                                 | (get_byte(bits, (b >> 3) + 8)::bigint << (64 - (b & 7))) END)) ORDER BY b)
-              INTO numbers
-              FROM generate_series(0, (count - 1) * width, width) b,
-                   LATERAL (SELECT get_byte(bits, b >> 3)::bigint | (get_byte(bits, (b >> 3) + 1)::bigint << 8)
-                                 | (get_byte(bits, (b >> 3) + 2)::bigint << 16) | (get_byte(bits, (b >> 3) + 3)::bigint << 24)
-                                 | (get_byte(bits, (b >> 3) + 4)::bigint << 32) | (get_byte(bits, (b >> 3) + 5)::bigint << 40)
-                                 | (get_byte(bits, (b >> 3) + 6)::bigint << 48)
-                                 | (get_byte(bits, (b >> 3) + 7)::bigint << 56) AS word) w;
-        END IF;
+        -- As one number with so many bits, the last byte first, each of its columns is a string of bits. Of digits in
+        -- reverse order the two of each byte are the wrong way round.
+        size := (count * width + 7) / 8;
+        bits := ('x' || reverse(encode(substring(data FROM next + 1 FOR size), 'hex')))::bit varying;
+        bits := ((bits & ('x' || repeat('f0', size))::bit varying) >> 4)
+                | ((bits & ('x' || repeat('0f', size))::bit varying) << 4);
+        next := next + size;
+        -- A set in the list of what is selected is not written down first, as one that is selected from is.
+        SELECT array_agg(reference + substring(bits FROM p.place FOR width)::bigint) INTO numbers
+          FROM (SELECT generate_series(8 * size - width + 1, 8 * size - count * width + 1, -width) AS place) p;
     END IF;
     FOR i IN 1..cardinality(places) LOOP
         numbers[places[i]] := numbers[places[i]] + highs[i];
@@ -127,6 +112,8 @@ RETURNS TABLE(slot bigint, verdict smallint, scheduled boolean, interval_us bigi
 LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 240 AS $$
 DECLARE
     at integer := 1;
+    v record;
+    n record;
     count integer;
     size integer;
     parts integer;
@@ -155,14 +142,16 @@ BEGIN
     IF get_byte(data, 0) <> 1 THEN
         RAISE EXCEPTION 'a block of layout %, which this function does not know', get_byte(data, 0);
     END IF;
-    SELECT v.value, v.next INTO count, at FROM sitemon.varint(data, at) v;
+    v := sitemon.varint(data, at);
+    count := v.value;
+    at := v.next;
     IF count = 0 THEN
         RETURN;
     END IF;
     -- What was carried in.
     IF get_byte(data, at) = 1 THEN
-        SELECT v.next INTO at FROM sitemon.varint(data, at + 2) v;
-        SELECT v.next INTO at FROM sitemon.varint(data, at) v;
+        at := (sitemon.varint(data, at + 2)).next;
+        at := (sitemon.varint(data, at)).next;
     ELSE
         at := at + 1;
     END IF;
@@ -171,7 +160,9 @@ BEGIN
     at := at + 1;
     FOR part IN 0..6 LOOP
         CONTINUE WHEN parts >> part & 1 = 0;
-        SELECT v.value, v.next INTO size, at FROM sitemon.varint(data, at) v;
+        v := sitemon.varint(data, at);
+        size := v.value;
+        at := v.next;
         IF part = 0 THEN
             FOR i IN 1..size LOOP
                 IF get_byte(data, at) <> 0 THEN
@@ -186,15 +177,21 @@ BEGIN
             END LOOP;
         END IF;
         IF size > 1 THEN
-            SELECT n.numbers, n.next INTO indices, at FROM sitemon.numbers(data, at, count) n;
+            n := sitemon.numbers(data, at, count);
+            indices := n.numbers;
+            at := n.next;
             IF part = 0 THEN shapes := indices; ELSIF part = 1 THEN faults := indices; END IF;
         END IF;
     END LOOP;
     -- What is no number is passed over.
-    SELECT v.value, v.next INTO size, at FROM sitemon.varint(data, at) v;
+    v := sitemon.varint(data, at);
+    size := v.value;
+    at := v.next;
     IF size = 0 THEN
-        SELECT v.next INTO at FROM sitemon.varint(data, at) v;
-        SELECT v.value, v.next INTO size, at FROM sitemon.varint(data, at) v;
+        at := (sitemon.varint(data, at)).next;
+        v := sitemon.varint(data, at);
+        size := v.value;
+        at := v.next;
         at := at + size;
     ELSE
         at := at + size - 1;
@@ -208,7 +205,9 @@ BEGIN
     IF cardinality(intervals) IS DISTINCT FROM cardinality(ids) THEN
         RAISE EXCEPTION 'a shape of a block is missing';
     END IF;
-    SELECT n.numbers, n.next INTO slots, at FROM sitemon.numbers(data, at, count) n;
+    n := sitemon.numbers(data, at, count);
+    slots := n.numbers;
+    at := n.next;
     FOR i IN 1..count LOOP
         expected := expected + slots[i];
         slots[i] := expected;
@@ -218,14 +217,18 @@ BEGIN
       FROM sitemon.shapes h, unnest(h.columns) c WHERE h.id = ANY(ids) AND c > 0;
     FOREACH col IN ARRAY columns LOOP
         IF shapes IS NULL THEN
-            SELECT n.numbers, n.next INTO dense, at FROM sitemon.numbers(data, at, count) n;
+            n := sitemon.numbers(data, at, count);
+            dense := n.numbers;
+            at := n.next;
         ELSE
             -- Only some may have it.
             SELECT array_agg((i.place - 1)::integer) INTO having_it
               FROM unnest(ids) WITH ORDINALITY AS i(id, place) JOIN sitemon.shapes h ON h.id = i.id
              WHERE col = ANY(h.columns);
             SELECT count(*) INTO uses FROM unnest(shapes) x WHERE x = ANY(having_it);
-            SELECT n.numbers, n.next INTO found, at FROM sitemon.numbers(data, at, uses) n;
+            n := sitemon.numbers(data, at, uses);
+            found := n.numbers;
+            at := n.next;
             IF uses = count THEN
                 dense := found;
             ELSE
@@ -257,16 +260,17 @@ BEGIN
         END CASE;
     END LOOP;
     RETURN QUERY
-        SELECT n.slot, n.verdict::smallint, planned[k.shape], intervals[k.shape], timeouts[k.shape], n.lag,
-               n.gap + coalesce(n.d, 0) + coalesce(n.c, 0) + coalesce(n.p, 0) + coalesce(n.t, 0) + coalesce(n.s, 0)
-                     + coalesce(n.w, 0) + coalesce(n.r, 0),
-               n.status::integer, n.wire, n.wire + n.decoded, n.d, n.c, n.p, n.t, n.s, n.w, n.r,
-               nullif(lists[coalesce(faults[n.i], 0) + 1], '')
-          FROM unnest(slots, verdicts, lags, gaps, statuses, wires, decodeds, dns, connects, proxies, tlss, sends, waits,
-                      receives) WITH ORDINALITY
-                 AS n(slot, verdict, lag, gap, status, wire, decoded, d, c, p, t, s, w, r, i),
-               LATERAL (SELECT CASE WHEN shapes IS NULL THEN 1 ELSE shapes[n.i] + 1 END AS shape) k
-         WHERE n.slot >= since AND n.slot < until;
+        SELECT o.slot, o.verdict::smallint, planned[coalesce(o.shape, 0) + 1], intervals[coalesce(o.shape, 0) + 1],
+               timeouts[coalesce(o.shape, 0) + 1], o.lag,
+               o.gap + coalesce(o.d, 0) + coalesce(o.c, 0) + coalesce(o.p, 0) + coalesce(o.t, 0) + coalesce(o.s, 0)
+                     + coalesce(o.w, 0) + coalesce(o.r, 0),
+               o.status::integer, o.wire, o.wire + o.decoded, o.d, o.c, o.p, o.t, o.s, o.w, o.r,
+               nullif(lists[coalesce(o.fault, 0) + 1], '')
+          FROM (SELECT unnest(slots) AS slot, unnest(verdicts) AS verdict, unnest(lags) AS lag, unnest(gaps) AS gap,
+                       unnest(statuses) AS status, unnest(wires) AS wire, unnest(decodeds) AS decoded, unnest(dns) AS d,
+                       unnest(connects) AS c, unnest(proxies) AS p, unnest(tlss) AS t, unnest(sends) AS s,
+                       unnest(waits) AS w, unnest(receives) AS r, unnest(shapes) AS shape, unnest(faults) AS fault) o
+         WHERE o.slot >= since AND o.slot < until;
 END $$;
 
 -- Microseconds since 1970 as a time, and back.
@@ -310,38 +314,71 @@ CREATE VIEW sitemon.observations AS
       ) o
      ORDER BY o.site, o.location, o.day, o.scheduled_at, o.verdict = 'unknown', o.started_at;
 
--- The observations of one site (of all, where it is null) from one instant to before another.
+-- The observations of one site (of all, where it is null) from one instant to before another. A block that is alone with
+-- its series' span of time is opened, and that is all; where arrivals or another block have the same span, all of them
+-- are merged as in the view. It is one query without settings of its own, so it becomes part of the query that asks.
 CREATE FUNCTION sitemon.observations(name text, since timestamptz, until timestamptz)
-RETURNS SETOF sitemon.observations LANGUAGE sql STABLE PARALLEL SAFE ROWS 6000 SET work_mem = '64MB' AS $$
-    WITH wanted AS MATERIALIZED (
-        SELECT id, site, location FROM sitemon.series s WHERE name IS NULL OR s.site = name
-    ), found AS (
-        SELECT w.id, u.* FROM wanted w
-          JOIN sitemon.hour_blocks b ON b.series = w.id
-               AND b.at >= floor(sitemon.micros(since) / 3600000000.0)::integer
-               AND b.at <= floor(sitemon.micros(until) / 3600000000.0)::integer
+RETURNS SETOF sitemon.observations LANGUAGE sql STABLE PARALLEL SAFE ROWS 6000 AS $$
+    SELECT o.site, o.location, (sitemon.instant(o.slot) AT TIME ZONE 'UTC')::date, sitemon.instant(o.slot),
+           sitemon.instant(o.slot + o.lag_us), CASE WHEN o.scheduled THEN 'schedule' ELSE 'request' END,
+           (ARRAY['up', 'degraded', 'down', 'unknown'])[o.verdict + 1], string_to_array(o.causes, ','),
+           o.response_time_us, o.status, o.wire_bytes, o.decoded_bytes, o.dns_us, o.connect_us, o.proxy_us, o.tls_us,
+           o.send_us, o.wait_us, o.receive_us, o.interval_us, o.timeout_us
+      FROM (
+        SELECT s.site, s.location, u.*
+          FROM sitemon.series s JOIN sitemon.hour_blocks b ON b.series = s.id
          CROSS JOIN LATERAL sitemon.unpack(b.at * 3600000000, b.data, b.causes, sitemon.micros(since), sitemon.micros(until)) u
+         WHERE (name IS NULL OR s.site = name)
+           AND b.at >= sitemon.micros(since) / 3600000000 AND b.at <= sitemon.micros(until) / 3600000000
+           AND NOT EXISTS (SELECT FROM sitemon.arrivals a
+                            WHERE a.series = b.series AND a.slot / 3600000000 = b.at
+                              AND a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until))
+           AND NOT EXISTS (SELECT FROM sitemon.day_blocks d WHERE d.series = b.series AND d.at = b.at / 24)
         UNION ALL
-        SELECT w.id, u.* FROM wanted w
-          JOIN sitemon.day_blocks b ON b.series = w.id
-               AND b.at >= floor(sitemon.micros(since) / 86400000000.0)::integer
-               AND b.at <= floor(sitemon.micros(until) / 86400000000.0)::integer
+        SELECT s.site, s.location, u.*
+          FROM sitemon.series s JOIN sitemon.day_blocks b ON b.series = s.id
          CROSS JOIN LATERAL sitemon.unpack(b.at * 86400000000, b.data, b.causes, sitemon.micros(since), sitemon.micros(until)) u
+         WHERE (name IS NULL OR s.site = name)
+           AND b.at >= sitemon.micros(since) / 86400000000 AND b.at <= sitemon.micros(until) / 86400000000
+           AND NOT EXISTS (SELECT FROM sitemon.arrivals a
+                            WHERE a.series = b.series AND a.slot / 86400000000 = b.at
+                              AND a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until))
+           AND NOT EXISTS (SELECT FROM sitemon.hour_blocks h
+                            WHERE h.series = b.series AND h.at >= b.at * 24 AND h.at < (b.at + 1) * 24)
         UNION ALL
-        SELECT a.series, a.slot, a.verdict, a.scheduled, a.interval_us, a.timeout_us, a.lag_us, a.response_time_us, a.status,
-               a.wire_bytes, a.decoded_bytes, a.dns_us, a.connect_us, a.proxy_us, a.tls_us, a.send_us, a.wait_us,
-               a.receive_us, a.causes
-          FROM sitemon.arrivals a
-         WHERE a.series IN (SELECT id FROM wanted) AND a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until)
-           AND a.slot >= coalesce((SELECT value FROM sitemon.meta WHERE name = 'pruned'), a.slot)
-    ), kept AS (
-        SELECT DISTINCT ON (id, slot) * FROM found
-         ORDER BY id, slot, verdict = 3, lag_us
-    )
-    SELECT w.site, w.location, (sitemon.instant(k.slot) AT TIME ZONE 'UTC')::date, sitemon.instant(k.slot),
-           sitemon.instant(k.slot + k.lag_us), CASE WHEN k.scheduled THEN 'schedule' ELSE 'request' END,
-           (ARRAY['up', 'degraded', 'down', 'unknown'])[k.verdict + 1], string_to_array(k.causes, ','),
-           k.response_time_us, k.status, k.wire_bytes, k.decoded_bytes, k.dns_us, k.connect_us, k.proxy_us, k.tls_us,
-           k.send_us, k.wait_us, k.receive_us, k.interval_us, k.timeout_us
-      FROM kept k JOIN wanted w ON w.id = k.id
+        (
+          SELECT DISTINCT ON (s.site, s.location, m.slot) s.site, s.location, m.slot, m.verdict, m.scheduled, m.interval_us,
+                 m.timeout_us, m.lag_us, m.response_time_us, m.status, m.wire_bytes, m.decoded_bytes, m.dns_us, m.connect_us,
+                 m.proxy_us, m.tls_us, m.send_us, m.wait_us, m.receive_us, m.causes
+            FROM sitemon.series s JOIN (
+              SELECT a.series, a.slot, a.verdict, a.scheduled, a.interval_us, a.timeout_us, a.lag_us, a.response_time_us,
+                     a.status, a.wire_bytes, a.decoded_bytes, a.dns_us, a.connect_us, a.proxy_us, a.tls_us, a.send_us,
+                     a.wait_us, a.receive_us, a.causes
+                FROM sitemon.arrivals a
+               WHERE a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until)
+                 AND NOT EXISTS (SELECT FROM sitemon.meta WHERE name = 'pruned' AND value > a.slot)
+              UNION ALL
+              SELECT b.series, u.*
+                FROM sitemon.hour_blocks b
+               CROSS JOIN LATERAL sitemon.unpack(b.at * 3600000000, b.data, b.causes, sitemon.micros(since), sitemon.micros(until)) u
+               WHERE b.at >= sitemon.micros(since) / 3600000000 AND b.at <= sitemon.micros(until) / 3600000000
+                 AND (EXISTS (SELECT FROM sitemon.arrivals a
+                               WHERE a.series = b.series AND a.slot / 3600000000 = b.at
+                                 AND a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until))
+                      OR EXISTS (SELECT FROM sitemon.day_blocks d WHERE d.series = b.series AND d.at = b.at / 24))
+              UNION ALL
+              SELECT b.series, u.*
+                FROM sitemon.day_blocks b
+               CROSS JOIN LATERAL sitemon.unpack(b.at * 86400000000, b.data, b.causes, sitemon.micros(since), sitemon.micros(until)) u
+               WHERE b.at >= sitemon.micros(since) / 86400000000 AND b.at <= sitemon.micros(until) / 86400000000
+                 AND (EXISTS (SELECT FROM sitemon.arrivals a
+                               WHERE a.series = b.series AND a.slot / 86400000000 = b.at
+                                 AND a.slot >= sitemon.micros(since) AND a.slot < sitemon.micros(until))
+                      OR EXISTS (SELECT FROM sitemon.hour_blocks h
+                                  WHERE h.series = b.series AND h.at >= b.at * 24 AND h.at < (b.at + 1) * 24))
+            ) m ON m.series = s.id
+           WHERE name IS NULL OR s.site = name
+           ORDER BY s.site, s.location, m.slot, m.verdict = 3, m.lag_us
+        )
+      ) o
 $$;
