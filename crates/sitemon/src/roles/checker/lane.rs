@@ -25,7 +25,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// the runtime, even from within, by a write to its own descriptor; the timeouts of a check that runs alone would.
 const PULSE: Duration = Duration::from_secs(1);
 /// Observations are handed to the bus at once when there are so many.
-const FLUSH_AT: usize = 4096;
+const FLUSH_AT: usize = 1024;
 /// A check that must end by its timeout within this time of the site's next slot is waited for: a site that
 /// hangs, with a timeout as long as its interval, is down in every slot and not unknown in every other.
 const OVERLAP_PATIENCE_US: u64 = 100_000;
