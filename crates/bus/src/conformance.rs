@@ -44,7 +44,7 @@ pub async fn run(promise: Promise, open: Open<'_>) {
 }
 
 /// An observation of a site, told apart by its slot.
-fn observation(site: &str, slot: i64) -> Message {
+pub fn observation(site: &str, slot: i64) -> Message {
     Message::Observation(Arc::new(Observation {
         site: site.into(),
         location: "here".into(),
@@ -54,7 +54,8 @@ fn observation(site: &str, slot: i64) -> Message {
     }))
 }
 
-fn slot_of(message: &Message) -> i64 {
+/// The slot that tells a message apart.
+pub fn slot_of(message: &Message) -> i64 {
     match message {
         Message::Observation(observation) => observation.scheduled_at.0,
         Message::Job(job) => job.scheduled_at.0,

@@ -8,10 +8,10 @@ use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
-use sitemon_bus::conformance::{self, Promise};
+use sitemon_bus::conformance::{self, Promise, observation, slot_of};
 use sitemon_bus::{Acknowledged, Bus, BusError, Config, Event, KINDS, Message, Partition, Reader, Topic};
 use sitemon_model::tree::{At, Faults, Node};
-use sitemon_model::{Job, Observation, Reason, Timestamp};
+use sitemon_model::{Job, Reason, Timestamp};
 use sitemon_testkit::kafka::{self, Kafka, PASSWORD, USER};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,23 +67,6 @@ async fn open(keys: &Value) -> Arc<dyn Bus> {
 /// Why a bus does not open.
 async fn refused(keys: &Value) -> BusError {
     config(keys).unwrap_or_else(|faults| panic!("{faults}")).open().await.expect_err("it must not open")
-}
-
-fn observation(site: &str, slot: i64) -> Message {
-    Message::Observation(Arc::new(Observation {
-        site: site.into(),
-        location: "here".into(),
-        scheduled_at: Timestamp(slot),
-        interval_us: 1_000_000,
-        ..Observation::default()
-    }))
-}
-
-fn slot_of(message: &Message) -> i64 {
-    match message {
-        Message::Observation(observation) => observation.scheduled_at.0,
-        Message::Job(job) => job.scheduled_at.0,
-    }
 }
 
 async fn publish(bus: &dyn Bus, messages: Vec<Message>) {
